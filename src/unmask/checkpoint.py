@@ -1,0 +1,131 @@
+"""Folders of weights: found, read with clear errors, written so that a failure never costs the old ones."""
+
+import json
+import os
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+BUNDLED = Path(__file__).parent / "bundled"
+
+
+def fetch_folder(path_or_hub_id: str | Path, needed: str) -> Path:
+    """The local folder of a path, "bundled", "bundled/NAME" or hub id; it holds the file `needed`.
+
+    Raises:
+        ValueError: where there is no such folder or hub repository, or the file is not in it.
+    """
+    name = str(path_or_hub_id)
+    if name == "bundled":
+        folder = BUNDLED / "base"
+    elif name.startswith("bundled/"):
+        folder = BUNDLED / name.removeprefix("bundled/")
+        if not folder.is_dir():
+            known = ", ".join(sorted(f"bundled/{each.name}" for each in BUNDLED.iterdir() if each.is_dir()))
+            raise ValueError(f"nothing bundled is called {name!r}; there is {known}")
+    else:
+        folder = Path(name).expanduser()
+        if not folder.exists():
+            folder = _download(name)
+    if not (folder / needed).is_file():
+        raise ValueError(f"{folder} has no {needed}; is it the folder of a saved checkpoint?")
+    return folder
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=["*.json", "*.safetensors", "*.model", "*.txt"]))
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ValueError(
+            f"{hub_id!r} is neither a folder here nor a hub id that can be fetched: {reason}"
+        ) from error
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
+
+    Raises:
+        ValueError: naming the file, where it is missing or no JSON object.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON: {error}") from error
+    if not isinstance(value, dict):
+        raise ValueError(f"{path} holds a {type(value).__name__}, not a JSON object")
+    return value
+
+
+def read_tensors(path: Path) -> dict[str, Tensor]:
+    """The tensors of a safetensors file.
+
+    Raises:
+        ValueError: naming the file, where it is missing, truncated or no safetensors.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        return load_file(str(path))
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); copy or download it again") from error
+
+
+def load_tensors(module: nn.Module, path: Path) -> None:
+    """Fill `module` from a safetensors file that holds exactly its tensors."""
+    fill(module, read_tensors(path), str(path))
+
+
+def fill(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
+    """Copy `tensors` into `module`, converted to its dtype.
+
+    Raises:
+        ValueError: naming the first tensor that is missing, unknown or of another shape.
+    """
+    state = module.state_dict()
+    for name in state:
+        if name not in tensors:
+            raise ValueError(f"{origin} lacks the tensor {name!r}; it belongs to another model")
+        if tensors[name].shape != state[name].shape:
+            found, wanted = tuple(tensors[name].shape), tuple(state[name].shape)
+            raise ValueError(f"{origin}: {name!r} has shape {found}, the model wants {wanted}")
+    unknown = sorted(set(tensors) - set(state))
+    if unknown:
+        raise ValueError(f"{origin} has a tensor {unknown[0]!r} that the model does not know")
+    with torch.no_grad():
+        for name, value in state.items():
+            value.copy_(tensors[name])
+
+
+def write_folder(folder: Path, texts: Mapping[str, str], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+    """Write files into `folder`; each appears whole or not at all, and none before all could be written.
+
+    Raises:
+        ValueError: where the disk is full or not writable; the files that were there are unchanged.
+    """
+    partial = folder.with_name(f".{folder.name}.partial")
+    try:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        for name, group in tensors.items():
+            save_file(dict(group), str(partial / name))
+        for name, text in texts.items():
+            (partial / name).write_text(text, encoding="utf-8")
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in [*tensors, *texts]:
+            os.replace(partial / name, folder / name)
+    except (OSError, SafetensorError) as error:
+        raise ValueError(f"cannot save to {folder}: {error}; what was there before is unchanged") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)

@@ -1,0 +1,209 @@
+"""Recipes: strict, frozen settings of a training run, from YAML plus `key=value` overrides.
+
+An unknown key is an error that names the nearest known one.
+"""
+
+import difflib
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+
+RECIPES = Path(__file__).parent / "recipes"
+
+SettingsT = TypeVar("SettingsT", bound="Settings")
+
+
+class Settings(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class NetConfig(Settings):
+    """The net to train from scratch."""
+
+    dim: PositiveInt = 256
+    num_layers: PositiveInt = 10
+    num_heads: PositiveInt = 4
+    mlp_dim: PositiveInt = 704
+    max_length: PositiveInt = 512
+
+
+class OptimConfig(Settings):
+    """AdamW with linear warm-up, then `constant` or a cosine down to 0."""
+
+    lr: PositiveFloat = 1e-3
+    warmup: int = Field(100, ge=0)
+    schedule: Literal["constant", "cosine"] = "cosine"
+    weight_decay: float = Field(0.01, ge=0)
+    beta1: float = Field(0.9, ge=0, lt=1)
+    beta2: float = Field(0.99, ge=0, lt=1)
+    grad_clip: PositiveFloat = 1.0
+
+
+class RunConfig(Settings):
+    """What every training run has."""
+
+    tasks: tuple[str, ...] = ("chain", "code")
+    seed: int = 0
+    length: PositiveInt = 64
+    precision: Literal["float32", "bf16"] = "float32"
+    compile: bool = False
+    """Compile the hot functions with torch.compile."""
+    save_every: PositiveInt = 100
+    """Steps between checkpoints; one is also written at the end and on Ctrl-C."""
+
+
+class DenoiseRecipe(RunConfig):
+    """`unmask train denoise`: the LLaDA objective."""
+
+    kind: Literal["denoise"]
+    net: NetConfig = NetConfig()
+    optim: OptimConfig = OptimConfig()
+    prompt_length: PositiveInt = 48
+    """Prompts are left-padded to this many positions."""
+    steps: PositiveInt = 1000
+    batch_size: PositiveInt = 64
+    """Rows a step, over all processes."""
+    data_workers: int = Field(0, ge=0)
+    """Processes that make problems, for each training process."""
+    save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+
+
+class HeadConfig(Settings):
+    """The planner to train: a new head, or one to go on from."""
+
+    kind: Literal["dultra", "confidence"] = "dultra"
+    start: str | None = None
+    """A planner folder to start from; null makes a new head."""
+    law: Literal["nonempty", "fallback"] = "nonempty"
+    mlp_dim: PositiveInt | None = None
+    """Of a new head; null takes 704 (dultra) or 512 (confidence)."""
+    bias: float = -2.0
+    """Initial logit of a new confidence policy."""
+
+
+class InitRecipe(RunConfig):
+    """`unmask train init`: imitate Fast-dLLM's factor rule on noised references (dUltra, stage 1)."""
+
+    kind: Literal["init"]
+    denoiser: str = "bundled"
+    head: HeadConfig = HeadConfig()
+    optim: OptimConfig = OptimConfig(lr=3e-4)
+    factor: PositiveFloat = 1.0
+    min_block: PositiveInt = 16
+    """Shortest noised window; the longest is the whole completion."""
+    class_weight: bool = True
+    """Weigh the positives by negatives / positives, as published."""
+    steps: PositiveInt = 500
+    batch_size: PositiveInt = 256
+    data_workers: int = Field(0, ge=0)
+
+
+class RewardConfig(Settings):
+    kind: Literal["additive", "multiplicative"] = "additive"
+    step_cost: float = Field(0.002, ge=0)
+    """additive: correct - step_cost * NFE."""
+    alpha: float = Field(1.0, ge=0)
+    """multiplicative: correct * ((L - NFE + 1) / L) ** alpha."""
+
+
+class GrpoRecipe(RunConfig):
+    """`unmask train grpo`: GRPO on unmasking trajectories.
+
+    dUltra mode: `train_denoiser: true` with an additive reward and `advantage_floor: 0`.
+    Policy mode: `train_denoiser: false` with a multiplicative reward.
+    """
+
+    kind: Literal["grpo"]
+    denoiser: str = "bundled"
+    head: HeadConfig = HeadConfig()
+    train_denoiser: bool = True
+    reward: RewardConfig = RewardConfig()
+    optim: OptimConfig = OptimConfig(lr=5e-5, schedule="constant", warmup=10)
+    """Of the planner."""
+    denoiser_lr: PositiveFloat = 5e-6
+    updates: PositiveInt = 100
+    prompts: PositiveInt = 16
+    """Problems an update, over all processes."""
+    group_size: int = Field(8, ge=2)
+    inner_updates: PositiveInt = 1
+    """Optimiser steps on one batch of rollouts (mu)."""
+    block_lengths: tuple[PositiveInt, ...] = (32,)
+    """Each problem is decoded with one of these, in turn."""
+    temperature: float = Field(0.1, ge=0)
+    advantage_floor: float | None = 0.0
+    """Advantages under it count as 0 (dUltra's C); null keeps all."""
+    clip_low: PositiveFloat = 0.2
+    clip_high: PositiveFloat = 1.0
+    per_step: Literal["sum", "mean"] = "sum"
+    """How the steps of a row combine: dUltra sums (over L), the policies paper takes the mean."""
+    rollout_batch: PositiveInt = 256
+    micro_batch_tokens: PositiveInt = 16384
+
+
+Recipe = DenoiseRecipe | InitRecipe | GrpoRecipe
+KINDS: dict[str, type[Recipe]] = {"denoise": DenoiseRecipe, "init": InitRecipe, "grpo": GrpoRecipe}
+
+
+def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Recipe:
+    """A recipe from a YAML file, or from the name of a bundled one, with `a.b=value` overrides.
+
+    Raises:
+        ValueError: in one line, naming the key and the nearest known one, or the value that is wrong.
+    """
+    path = Path(path_or_name)
+    if not path.is_file():
+        path = RECIPES / f"{path_or_name}.yaml"
+    if not path.is_file():
+        known = ", ".join(sorted(each.stem for each in RECIPES.glob("*.yaml")))
+        raise ValueError(f"no recipe {str(path_or_name)!r}; give a YAML file or one of {known}")
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"{path} holds no settings")
+    for override in overrides:
+        _apply(content, override)
+    kind = content.get("kind")
+    if kind not in KINDS:
+        raise ValueError(f"{path}: kind is {kind!r}; use one of {', '.join(KINDS)}")
+    return parse(KINDS[kind], content, str(path))
+
+
+def _apply(content: dict[str, Any], override: str) -> None:
+    key, equals, text = override.partition("=")
+    if not equals:
+        raise ValueError(f"override {override!r} is not of the form key=value")
+    *parents, last = key.strip().split(".")
+    for parent in parents:
+        content = content.setdefault(parent, {})
+        if not isinstance(content, dict):
+            raise ValueError(f"override {override!r}: {parent} has no settings inside")
+    content[last] = yaml.safe_load(text)
+
+
+def parse(kind: type[SettingsT], content: dict[str, Any], origin: str) -> SettingsT:
+    """Validated settings, or a one-line ValueError."""
+    try:
+        return kind.model_validate(content)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(str(part) for part in first["loc"])
+        if first["type"] == "extra_forbidden":
+            raise ValueError(f"{origin}: unknown key {where!r}{_nearest(kind, first['loc'])}") from error
+        raise ValueError(f"{origin}: {where} = {first['input']!r}: {first['msg']}") from error
+
+
+def _nearest(kind: type[Settings], location: tuple[str | int, ...]) -> str:
+    """A hint for an unknown key: the nearest name at its level."""
+    for part in location[:-1]:
+        annotation = kind.model_fields[str(part)].annotation
+        assert isinstance(annotation, type)
+        assert issubclass(annotation, Settings)
+        kind = annotation
+    known = list(kind.model_fields)
+    close = difflib.get_close_matches(str(location[-1]), known, n=1, cutoff=0.0)
+    return f"; did you mean {close[0]!r}?" if close else ""

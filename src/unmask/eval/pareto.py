@@ -1,0 +1,111 @@
+"""The trade of accuracy against NFE: which points count, and how much a set of them is worth."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import Literal
+
+from unmask.eval.metrics import Summary
+
+Between = Literal["step", "linear"]
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    nfe: float
+    accuracy: float
+    """A fraction."""
+    label: str = ""
+
+
+def point_of(summary: Summary) -> Point:
+    return Point(summary.nfe.value, summary.accuracy.value, summary.planner)
+
+
+def frontier(points: Iterable[Point]) -> list[Point]:
+    """The points that no other matches in accuracy with as few NFE, by rising NFE and accuracy.
+
+    Of points that differ in their label alone, the first label in the alphabet stays.
+    """
+    best: list[Point] = []
+    for point in sorted(points, key=lambda one: (one.nfe, -one.accuracy, one.label)):
+        if not best or point.accuracy > best[-1].accuracy:
+            best.append(point)
+    return best
+
+
+def accuracy_at(points: Iterable[Point], nfe: float, between: Between = "step") -> float:
+    """The accuracy that a budget of `nfe` buys.
+
+    0 below the cheapest point, and no more than the best point's above it. `step` uses one planner
+    for all problems. `linear` may use one neighbour for some problems and the other for the rest,
+    which averages to any point between the two.
+    """
+    best = frontier(points)
+    if not best or nfe < best[0].nfe:
+        return 0.0
+    for left, right in pairwise(best):
+        if nfe < right.nfe:
+            if between == "step":
+                return left.accuracy
+            share = (nfe - left.nfe) / (right.nfe - left.nfe)
+            return left.accuracy + share * (right.accuracy - left.accuracy)
+    return best[-1].accuracy
+
+
+def area_under(points: Iterable[Point], nfe_max: float, between: Between = "step") -> float:
+    """The mean of `accuracy_at` over budgets from 0 to `nfe_max`: a number in [0, 1].
+
+    Raises:
+        ValueError: unless `nfe_max` is above 0.
+    """
+    if not nfe_max > 0:
+        raise ValueError(f"nfe_max {nfe_max} leaves no budget; use the NFE of the slowest planner")
+    best = frontier(points)
+    if not best:
+        return 0.0
+    knots = [point.nfe for point in best if point.nfe < nfe_max] + [nfe_max]
+    area = 0.0
+    for start, end in pairwise(knots):
+        from_left = accuracy_at(best, start, between)
+        at_end = accuracy_at(best, end, "linear") if between == "linear" else from_left
+        area += (end - start) * (from_left + at_end) / 2
+    return area / nfe_max
+
+
+def accuracy_under_parallelism(
+    tpf: Sequence[float], accuracies: Sequence[float], *, best_accuracy: float
+) -> float:
+    """AUP as d3LLM defines it (arXiv 2601.07568), in its unit of percent times tokens per forward.
+
+    Points are sorted by TPF; those more than 5 percentage points below the slowest one are dropped.
+    The slowest counts with rho_1 * y_1; further ones add trapezoids of y * W(y), W(y) = min(exp(-3
+    (1 - y / y_max)), 1). d3LLM's code stops with an error where the *fastest* point is among the
+    dropped ones; here it is dropped too.
+
+    Args:
+        tpf: content tokens per denoiser call, one per point.
+        accuracies: fractions, one per point.
+        best_accuracy: y_max, the best accuracy of all methods that are compared, a fraction.
+
+    Raises:
+        ValueError: for no points, a TPF or best accuracy that is not positive, or accuracies
+        outside [0, 1].
+    """
+    pairs = sorted(zip(tpf, accuracies, strict=True))
+    if not pairs or pairs[0][0] <= 0 or not 0 < best_accuracy <= 1:
+        raise ValueError("AUP needs points of positive TPF and a best accuracy in (0, 1]")
+    if not all(0 <= accuracy <= 1 for _, accuracy in pairs):
+        raise ValueError("accuracies are fractions; divide percentages by 100")
+    percent = [(speed, 100 * accuracy) for speed, accuracy in pairs]
+    floor = percent[0][1] - 5 - 1e-9
+    kept = [(speed, accuracy) for speed, accuracy in percent if accuracy >= floor]
+
+    def weighted(accuracy: float) -> float:
+        return accuracy * min(math.exp(-3 * (1 - accuracy / (100 * best_accuracy))), 1.0)
+
+    area = kept[0][0] * kept[0][1]
+    for (slow, before), (fast, after) in pairwise(kept):
+        area += (fast - slow) * (weighted(after) + weighted(before)) / 2
+    return area

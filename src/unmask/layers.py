@@ -1,0 +1,133 @@
+"""The parts that the denoiser and the planner heads are built from.
+
+B rows, T positions, D model width, H heads, K width of a head.
+"""
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+
+@dataclass(frozen=True, slots=True)
+class BlockConfig:
+    """One bidirectional transformer block. `num_kv_heads < num_heads` is grouped-query attention."""
+
+    dim: int
+    num_heads: int
+    mlp_dim: int
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    qkv_bias: bool = False
+    qk_norm: bool = False
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+
+    @property
+    def kv_heads(self) -> int:
+        return self.num_kv_heads or self.num_heads
+
+    @property
+    def width(self) -> int:
+        return self.head_dim or self.dim // self.num_heads
+
+
+class RMSNorm(nn.Module):
+    """Root-mean-square norm (Zhang & Sennrich 2019); PyTorch's kernel computes it in float32."""
+
+    def __init__(self, dim: int, eps: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(dim))
+        self.eps = eps
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.rms_norm(x, (x.shape[-1],), self.weight.to(x.dtype), self.eps)
+
+
+Rotation = tuple[Tensor, Tensor]
+
+
+def rotation(positions_BT: Tensor, head_dim: int, theta: float) -> Rotation:
+    """Cosines and sines of rotary embeddings (Su et al. 2021), each (B, 1, T, K), float32."""
+    exponents = torch.arange(0, head_dim, 2, device=positions_BT.device, dtype=torch.float32)
+    angles = positions_BT.float()[:, None, :, None] * theta ** (-exponents / head_dim)
+    angles = torch.cat([angles, angles], dim=-1)
+    return angles.cos(), angles.sin()
+
+
+def rotate(x_BHTK: Tensor, by: Rotation) -> Tensor:
+    """Apply rotary embeddings in float32 (half-split convention, as Llama and LLaDA)."""
+    cos, sin = by
+    first, second = x_BHTK.float().chunk(2, dim=-1)
+    turned = torch.cat([-second, first], dim=-1)
+    return (x_BHTK.float() * cos + turned * sin).to(x_BHTK.dtype)
+
+
+def positions_of(attention_mask_BT: Tensor | None, shape: tuple[int, int], device: torch.device) -> Tensor:
+    """Each row counts its own tokens from 0, so padding on either side shifts nothing."""
+    if attention_mask_BT is None:
+        return torch.arange(shape[1], device=device).expand(shape)
+    return (attention_mask_BT.long().cumsum(-1) - 1).clamp_min(0)
+
+
+def key_mask(attention_mask_BT: Tensor | None) -> Tensor | None:
+    """(B, 1, 1, T) for scaled-dot-product attention: nobody looks at padding."""
+    return None if attention_mask_BT is None else attention_mask_BT.bool()[:, None, None, :]
+
+
+class Attention(nn.Module):
+    """Bidirectional attention with rotary positions."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.num_heads, self.kv_heads, self.width = config.num_heads, config.kv_heads, config.width
+        out = (self.num_heads + 2 * self.kv_heads) * self.width
+        self.qkv = nn.Linear(config.dim, out, bias=config.qkv_bias)
+        self.out = nn.Linear(self.num_heads * self.width, config.dim, bias=False)
+        self.q_norm = RMSNorm(self.width, config.norm_eps) if config.qk_norm else nn.Identity()
+        self.k_norm = RMSNorm(self.width, config.norm_eps) if config.qk_norm else nn.Identity()
+
+    def forward(self, x_BTD: Tensor, by: Rotation, mask: Tensor | None) -> Tensor:
+        heads = self.qkv(x_BTD).unflatten(-1, (-1, self.width)).transpose(1, 2)  # (B, H + 2 KV, T, K)
+        q, k, v = heads.split([self.num_heads, self.kv_heads, self.kv_heads], dim=1)
+        q, k = rotate(self.q_norm(q), by), rotate(self.k_norm(k), by)
+        grouped = self.kv_heads != self.num_heads
+        mixed = F.scaled_dot_product_attention(q, k, v, attn_mask=mask, enable_gqa=grouped)
+        return self.out(mixed.transpose(1, 2).flatten(2))  # type: ignore[no-any-return]
+
+
+class SwiGLU(nn.Module):
+    """Gated feed-forward layer (Shazeer 2020)."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.gate_up = nn.Linear(dim, 2 * hidden, bias=False)
+        self.down = nn.Linear(hidden, dim, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        gate, up = self.gate_up(x).chunk(2, dim=-1)
+        return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
+
+
+class Block(nn.Module):
+    """Pre-norm transformer block."""
+
+    def __init__(self, config: BlockConfig) -> None:
+        super().__init__()
+        self.attention_norm = RMSNorm(config.dim, config.norm_eps)
+        self.attention = Attention(config)
+        self.mlp_norm = RMSNorm(config.dim, config.norm_eps)
+        self.mlp = SwiGLU(config.dim, config.mlp_dim)
+
+    def forward(self, x_BTD: Tensor, by: Rotation, mask: Tensor | None) -> Tensor:
+        x_BTD = x_BTD + self.attention(self.attention_norm(x_BTD), by, mask)
+        return x_BTD + self.mlp(self.mlp_norm(x_BTD))  # type: ignore[no-any-return]
+
+
+def sincos(t_B: Tensor, dim: int, max_period: float) -> Tensor:
+    """(B, dim) cosines, then sines, of t at `dim / 2` frequencies from 1 down to 1 / max_period."""
+    half = dim // 2
+    exponents = torch.arange(half, device=t_B.device, dtype=torch.float32) / half
+    angles = t_B.float()[:, None] * max_period**-exponents
+    return torch.cat([angles.cos(), angles.sin()], dim=-1)

@@ -1,0 +1,102 @@
+"""The one net: a bidirectional transformer that predicts the token at every masked position.
+
+B rows, T positions, D width, V symbols.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from unmask.layers import Block, BlockConfig, RMSNorm, key_mask, positions_of, rotation
+from unmask.models.base import Denoised
+
+
+@dataclass(frozen=True, slots=True)
+class TransformerConfig:
+    """Shape of the net and the ids it gives a meaning to.
+
+    LLaDA, Dream and bidirectional Llama or Qwen are settings of these fields.
+    """
+
+    vocab_size: int
+    mask_id: int
+    eos_id: int
+    pad_id: int
+    dim: int = 256
+    num_layers: int = 8
+    num_heads: int = 4
+    mlp_dim: int = 704
+    num_kv_heads: int | None = None
+    head_dim: int | None = None
+    qkv_bias: bool = False
+    qk_norm: bool = True
+    tied: bool = False
+    rope_theta: float = 10_000.0
+    norm_eps: float = 1e-5
+    max_length: int = 512
+
+    def block(self) -> BlockConfig:
+        return BlockConfig(
+            dim=self.dim,
+            num_heads=self.num_heads,
+            mlp_dim=self.mlp_dim,
+            num_kv_heads=self.num_kv_heads,
+            head_dim=self.head_dim,
+            qkv_bias=self.qkv_bias,
+            qk_norm=self.qk_norm,
+            rope_theta=self.rope_theta,
+            norm_eps=self.norm_eps,
+        )
+
+
+class Transformer(nn.Module):
+    """A `Denoiser` (see `unmask.models.base`)."""
+
+    def __init__(self, config: TransformerConfig, tokenizer: Any = None) -> None:
+        super().__init__()
+        self.config = config
+        self.tokenizer = tokenizer
+        self.mask_id, self.eos_id, self.pad_id = config.mask_id, config.eos_id, config.pad_id
+        self.vocab_size, self.max_length, self.hidden_size = config.vocab_size, config.max_length, config.dim
+        self.embed = nn.Embedding(config.vocab_size, config.dim)
+        self.blocks = nn.ModuleList(Block(config.block()) for _ in range(config.num_layers))
+        self.norm = RMSNorm(config.dim, config.norm_eps)
+        self.head = nn.Linear(config.dim, config.vocab_size, bias=False)
+        self.tie()
+
+    def tie(self) -> None:
+        """Make the output layer share the embedding, where the config says so (again after `to_empty`)."""
+        if self.config.tied:
+            self.head.weight = self.embed.weight
+
+    @property
+    def device(self) -> torch.device:
+        return self.embed.weight.device
+
+    def forward(self, tokens_BT: Tensor, attention_mask_BT: Tensor | None = None) -> Denoised:
+        """`tokens_BT` int64; `attention_mask_BT` 1 for tokens, 0 for padding on either side."""
+        shape = (tokens_BT.shape[0], tokens_BT.shape[1])
+        positions_BT = positions_of(attention_mask_BT, shape, tokens_BT.device)
+        by = rotation(positions_BT, self.config.block().width, self.config.rope_theta)
+        mask = key_mask(attention_mask_BT)
+        x_BTD = self.embed(tokens_BT)
+        for block in self.blocks:
+            x_BTD = block(x_BTD, by, mask)
+        hidden_BTD = self.norm(x_BTD)
+        return Denoised(self.head(hidden_BTD), hidden_BTD)
+
+    def initialise(self, rng: torch.Generator) -> None:
+        """Normal weights of std 0.02, residual outputs scaled by 1 / sqrt(2 layers) (GPT-2)."""
+        residual = 0.02 / (2 * self.config.num_layers) ** 0.5
+        with torch.no_grad():
+            for name, parameter in self.named_parameters():
+                if parameter.ndim < 2:
+                    continue
+                std = residual if name.endswith(("out.weight", "down.weight")) else 0.02
+                parameter.copy_(torch.randn(parameter.shape, generator=rng) * std)
+
+    def describe(self) -> dict[str, Any]:
+        """The contents of config.json."""
+        return {"model_type": "unmask", **asdict(self.config)}

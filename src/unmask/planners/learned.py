@@ -1,0 +1,85 @@
+"""From scores to a planner: the subset law, the inference modes and the speed dial.
+
+B rows, L completion positions.
+"""
+
+import copy
+import math
+from typing import Any, Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from unmask.planners.base import Subset, View
+from unmask.planners.subsets import BernoulliWithFallback, Fixed, NonEmptyBernoulli, top
+
+Law = Literal["nonempty", "fallback"]
+Mode = Literal["sample", "threshold", "top_k"]
+
+LAWS: dict[str, type[NonEmptyBernoulli] | type[BernoulliWithFallback]] = {"nonempty": NonEmptyBernoulli, "fallback": BernoulliWithFallback}
+
+
+class LearnedPlanner(nn.Module):
+    """A head with a law.
+
+    Modes: `sample` draws from the law; `threshold` takes every open position with probability >= 1/2;
+    `top_k` takes the int(sum of probabilities) most probable ones. The last two always take the most
+    probable one. `factor` multiplies the probabilities (the speed dial: above 1 is faster); `temperature`
+    divides the logits.
+    """
+
+    def __init__(
+        self,
+        head: nn.Module,
+        *,
+        law: Law = "nonempty",
+        mode: Mode = "sample",
+        factor: float = 1.0,
+        temperature: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.head = head
+        self.law: Law = law
+        self.mode: Mode = mode
+        self.factor = factor
+        self.temperature = temperature
+        self._check()
+
+    def _check(self) -> None:
+        if self.law not in LAWS:
+            raise ValueError(f"unknown law {self.law!r}; use one of {', '.join(LAWS)}")
+        if self.mode not in ("sample", "threshold", "top_k"):
+            raise ValueError(f"unknown mode {self.mode!r}; use sample, threshold or top_k")
+        if not (self.factor > 0 and self.temperature > 0):
+            raise ValueError(f"factor {self.factor} and temperature {self.temperature} must be above 0")
+
+    def tuned(self, **settings: Any) -> "LearnedPlanner":
+        """The same head (shared parameters) with other `law`, `mode`, `factor` or `temperature`."""
+        other = copy.copy(self)
+        for name, value in settings.items():
+            if name not in ("law", "mode", "factor", "temperature"):
+                raise ValueError(f"a learned planner has no {name!r}; use law, mode, factor or temperature")
+            setattr(other, name, value)
+        other._check()
+        return other
+
+    def forward(self, view: View) -> Subset:
+        with torch.autocast(view.open_BL.device.type, enabled=False):
+            logits_BL = self.head(view).float() / self.temperature
+        if self.mode == "sample":
+            return LAWS[self.law](_scaled(logits_BL, self.factor), view.open_BL)
+        probability_BL = (logits_BL.sigmoid() * self.factor).clamp_max(1) * view.open_BL
+        if self.mode == "threshold":
+            taken_BL = (probability_BL >= 0.5) & view.open_BL
+            return Fixed(taken_BL | top(logits_BL, view.open_BL, 1))
+        count_B = probability_BL.sum(-1).long().clamp_min(1)
+        return Fixed(top(logits_BL, view.open_BL, count_B))
+
+
+def _scaled(logits_BL: Tensor, factor: float) -> Tensor:
+    """Logits of min(1, factor * p), in logs so that tiny probabilities keep their ratios."""
+    if factor == 1:
+        return logits_BL
+    log_p_BL = (F.logsigmoid(logits_BL) + math.log(factor)).clamp_max(-1e-6)
+    return log_p_BL - torch.log(-torch.expm1(log_p_BL))

@@ -1,0 +1,97 @@
+"""Planners from a name, a folder or a hub id, and back to a folder."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from torch import nn
+
+from unmask.checkpoint import fetch_folder, load_tensors, read_json, write_folder
+from unmask.planners.base import Planner
+from unmask.planners.heads import (
+    ConfidencePolicy,
+    ConfidencePolicyConfig,
+    DultraHead,
+    DultraHeadConfig,
+    LinearHead,
+    LinearHeadConfig,
+)
+from unmask.planners.heuristics import HEURISTICS
+from unmask.planners.learned import LearnedPlanner
+
+HEADS: dict[str, tuple[type[nn.Module], type[Any]]] = {
+    "dultra": (DultraHead, DultraHeadConfig),
+    "confidence": (ConfidencePolicy, ConfidencePolicyConfig),
+    "linear": (LinearHead, LinearHeadConfig),
+}
+
+
+def planner(name: str, **settings: float) -> Planner:
+    """A heuristic planner by name.
+
+    Names and settings: `top_k(k)`, `threshold(tau)`, `factor(factor)`, `entropy_bound(gamma)`, `margin(k)`,
+    `entropy(k)`, `random(k)`, `left_to_right(k)`.
+
+    Raises:
+        ValueError: for an unknown name or setting, or a value out of range.
+    """
+    if name not in HEURISTICS:
+        raise ValueError(f"unknown planner {name!r}; use one of {', '.join(sorted(HEURISTICS))}")
+    kind: Any = HEURISTICS[name]
+    unknown = set(settings) - set(kind.__slots__)
+    if unknown:
+        raise ValueError(f"{name} has no {sorted(unknown)[0]!r}; it takes {', '.join(kind.__slots__)}")
+    made: Planner = kind(**settings)
+    return made
+
+
+def make_head(kind: str, **settings: Any) -> nn.Module:
+    """An untrained head of a kind in `HEADS`."""
+    if kind not in HEADS:
+        raise ValueError(f"unknown head {kind!r}; use one of {', '.join(HEADS)}")
+    module, config = HEADS[kind]
+    return module(config(**settings))
+
+
+def load_planner(path_or_hub_id: str | Path, *, device: str = "cpu") -> LearnedPlanner:
+    """A learned planner: a folder or hub id with `planner.json` and `planner.safetensors`, or "bundled/NAME".
+
+    Raises:
+        ValueError: naming the file that is missing, unreadable or of another kind.
+    """
+    folder = fetch_folder(path_or_hub_id, "planner.json")
+    description = read_json(folder / "planner.json")
+    if description.get("format") != "unmask-planner":
+        raise ValueError(
+            f"{folder / 'planner.json'} is no planner description: format {description.get('format')!r}"
+        )
+    try:
+        head = make_head(description["head"], **description["config"])
+        learned = LearnedPlanner(head, **description["settings"])
+    except (KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'planner.json'} is incomplete or of another version: {error}") from error
+    load_tensors(head, folder / "planner.safetensors")
+    return learned.to(device).eval()
+
+
+def save_planner(folder: Path, learned: LearnedPlanner) -> None:
+    """Write `planner.json` and `planner.safetensors` into `folder`; the old ones stay until both are whole."""
+    kind = next((name for name, (module, _) in HEADS.items() if type(learned.head) is module), None)
+    if kind is None:
+        raise ValueError(f"a {type(learned.head).__name__} cannot be saved; use a head of {', '.join(HEADS)}")
+    description = {
+        "format": "unmask-planner",
+        "head": kind,
+        "config": asdict(learned.head.config),  # type: ignore[call-overload]
+        "settings": {
+            "law": learned.law,
+            "mode": learned.mode,
+            "factor": learned.factor,
+            "temperature": learned.temperature,
+        },
+    }
+    tensors = {name: value.detach().cpu().contiguous() for name, value in learned.head.state_dict().items()}
+    write_folder(
+        folder, {"planner.json": json.dumps(description, indent=2) + "\n"}, {"planner.safetensors": tensors}
+    )

@@ -1,0 +1,84 @@
+"""Random streams that belong to a row, not to a batch.
+
+Every number is a hash of (row seed, step, stream name, position), so a row draws the same numbers whatever
+else is in its batch, on every device, and a resumed run needs no stored generator state: its step is enough.
+
+B rows, N numbers per row.
+"""
+
+import hashlib
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+_WORD = 0xFFFFFFFF
+_SPACING = 0x9E3779B9  # odd, so multiplying by it is one-to-one on 32-bit words
+
+
+def derive(seed: int, *names: str | int) -> int:
+    """A 62-bit seed for the stream that `names` describe, e.g. `derive(seed, "rollout", step)`."""
+    text = "/".join(str(part) for part in (seed, *names))
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big") >> 2
+
+
+def generator(seed: int, *names: str | int) -> torch.Generator:
+    """A CPU generator for what has no rows, such as initial weights."""
+    return torch.Generator().manual_seed(derive(seed, *names))
+
+
+def python_random(seed: int, *names: str | int) -> random.Random:
+    """The same for procedural data."""
+    return random.Random(derive(seed, *names))
+
+
+def row_seeds(seed: int | Sequence[int], prompts: Sequence[Sequence[int]]) -> list[int]:
+    """One seed per row, from its prompt and the number of equal prompts before it in the batch.
+
+    A prompt therefore gets the same seed alone and among others, and copies of one prompt get different ones.
+    """
+    if not isinstance(seed, int):
+        if len(seed) != len(prompts):
+            raise ValueError(f"{len(seed)} seeds for {len(prompts)} prompts; give one seed or one per prompt")
+        return [derive(one) for one in seed]
+    seen: dict[tuple[int, ...], int] = {}
+    seeds = []
+    for prompt in prompts:
+        key = tuple(prompt)
+        seen[key] = seen.get(key, -1) + 1
+        digest = hashlib.blake2b(str(key).encode(), digest_size=16).hexdigest()
+        seeds.append(derive(seed, "row", digest, seen[key]))
+    return seeds
+
+
+def _mix(word: Tensor) -> Tensor:
+    """A bijective scramble of 32-bit words held in int64 (constants: Wellons, hash-prospector lowbias32)."""
+    word = word & _WORD
+    word = ((word ^ (word >> 16)) * 0x7FEB352D) & _WORD
+    word = ((word ^ (word >> 15)) * 0x846CA68B) & _WORD
+    return word ^ (word >> 16)
+
+
+@dataclass(frozen=True, slots=True)
+class RowStreams:
+    """The random numbers of one decoding step: `seed_B` and `step_B` are int64."""
+
+    seed_B: Tensor
+    step_B: Tensor
+
+    def uniform(self, name: str, *shape: int) -> Tensor:
+        """(B, *shape) float32 in the open interval (0, 1)."""
+        salt = derive(0, name) & _WORD
+        state = _mix((self.seed_B >> 32) ^ salt)
+        state = _mix(state ^ self.seed_B)
+        state = _mix(state + self.step_B * _SPACING)
+        for size in shape:
+            index = torch.arange(size, device=state.device, dtype=torch.int64)
+            state = _mix(state.unsqueeze(-1) + (index + 1) * _SPACING)
+        return ((state >> 9).float() + 0.5) * 2.0**-23
+
+    def gumbel(self, name: str, *shape: int) -> Tensor:
+        """(B, *shape) standard Gumbel noise."""
+        return -torch.log(-torch.log(self.uniform(name, *shape)))

@@ -1,0 +1,48 @@
+"""A run folder: the resolved recipe, one JSON line of metrics a step, and checkpoints."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+class RunLog:
+    """Writes `recipe.json` and `metrics.jsonl` into a folder; a resumed run goes on where it stopped."""
+
+    def __init__(self, folder: Path, recipe: dict[str, Any]) -> None:
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        path = folder / "recipe.json"
+        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != recipe:
+            raise ValueError(
+                f"{folder} holds a run of another recipe; "
+                f"give another --out, or the recipe in {path} to resume"
+            )
+        path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.folder / "metrics.jsonl"
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics of steps that a resumed run will do again."""
+        if self.metrics_path.is_file():
+            kept = [line for line in self.metrics_path.open(encoding="utf-8") if _step(line) < step]
+            self.metrics_path.write_text("".join(kept), encoding="utf-8")
+
+    def last(self, key: str, count: int) -> list[float]:
+        """The last `count` values logged for `key`."""
+        if not self.metrics_path.is_file():
+            return []
+        lines = self.metrics_path.read_text(encoding="utf-8").splitlines()[-count:]
+        return [float(entry[key]) for entry in map(json.loads, lines) if key in entry]
+
+    def write(self, step: int, **metrics: float) -> None:
+        with self.metrics_path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+def _step(line: str) -> int:
+    try:
+        return int(json.loads(line)["step"])
+    except (json.JSONDecodeError, KeyError):  # the line that a kill cut short
+        return 2**62

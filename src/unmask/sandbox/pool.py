@@ -1,0 +1,251 @@
+"""A bounded pool of servers, each with a thread of the caller's process that talks to it."""
+
+import json
+import os
+import select
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+import weakref
+from collections.abc import Iterable
+from concurrent.futures import Future
+from contextlib import suppress
+from dataclasses import asdict
+from pathlib import Path
+from queue import SimpleQueue
+from types import TracebackType
+from typing import Any
+
+from unmask.sandbox._scratch import remove_tree
+from unmask.sandbox.jobs import Job, Limits, Outcome, Status
+
+MECHANISMS = ("landlock", "seccomp")
+_SERVER = Path(__file__).with_name("_start.py")
+_ENVIRONMENT = {"PYTHONHASHSEED": "0"}  # the same program iterates its sets in the same order
+_GOODBYE = b"null"
+_DEFAULT = Limits()
+_SECONDS_TO_START = 30.0
+_SECONDS_TO_CLEAN_UP = 30.0
+
+
+class Sandbox:
+    """Runs jobs on `workers` servers; each job gets a process and a folder of its own.
+
+    `run` may be called from any thread. Close it, or use it as a context manager; a sandbox that
+    was forgotten closes when it is collected or the interpreter ends.
+    """
+
+    def __init__(self, workers: int = 2, limits: Limits = _DEFAULT) -> None:
+        if workers < 1:
+            raise ValueError(f"workers is {workers}; use at least 1")
+        self._jobs: SimpleQueue[tuple[Job, Future[Outcome]] | None] = SimpleQueue()
+        root = tempfile.mkdtemp(prefix="unmask-sandbox-")
+        arguments = (self._jobs, limits, root)
+        threads = [
+            threading.Thread(target=_serve, args=arguments, daemon=True, name=f"sandbox-{index}")
+            for index in range(workers)
+        ]
+        for thread in threads:
+            thread.start()
+        self._shut_down = weakref.finalize(self, _shut_down, self._jobs, threads, root)
+
+    def run(self, job: Job) -> Outcome:
+        return self._submit(job).result()
+
+    def run_all(self, jobs: Iterable[Job]) -> list[Outcome]:
+        """The outcomes in the order of the jobs, which run in parallel."""
+        futures = [self._submit(job) for job in jobs]
+        return [future.result() for future in futures]
+
+    def close(self) -> None:
+        """Finish what was submitted, then end every process and remove every folder."""
+        self._shut_down()
+
+    def _submit(self, job: Job) -> Future[Outcome]:
+        if not self._shut_down.alive:
+            raise ValueError("the sandbox is closed; make a new one")
+        future: Future[Outcome] = Future()
+        self._jobs.put((job, future))
+        return future
+
+    def __enter__(self) -> "Sandbox":
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+
+def _serve(jobs: "SimpleQueue[tuple[Job, Future[Outcome]] | None]", limits: Limits, root: str) -> None:
+    """A thread: it starts its server itself, for the server dies with the thread that did."""
+    worker: Worker | None = None
+    while (item := jobs.get()) is not None:
+        job, future = item
+        try:
+            if worker is not None and not worker.is_alive:
+                worker.close()
+                worker = None
+            if worker is None:
+                worker = Worker(limits, root)
+            future.set_result(worker.run(job))
+        except Exception as error:  # the caller of `run` gets it
+            future.set_exception(error)
+            if worker is not None:
+                worker.close()
+                worker = None
+    if worker is not None:
+        worker.close()
+
+
+def _shut_down(
+    jobs: "SimpleQueue[tuple[Job, Future[Outcome]] | None]",
+    threads: list[threading.Thread],
+    root: str,
+) -> None:
+    for _ in threads:
+        jobs.put(None)
+    for thread in threads:
+        thread.join()
+    remove_tree(root)
+
+
+class Worker:
+    """One server process and the conversation with it. For one thread only."""
+
+    def __init__(self, limits: Limits, root: str, mechanisms: tuple[str, ...] = MECHANISMS) -> None:
+        """Leaving a name out of `mechanisms` shows what holds without it."""
+        self._limits = limits
+        self._process = subprocess.Popen(
+            [sys.executable, "-s", "-S", "-B", str(_SERVER)],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            cwd=root,
+            env=_ENVIRONMENT,
+            bufsize=0,
+            start_new_session=True,  # an interrupt typed at the terminal is not meant for it
+        )
+        config = {"limits": asdict(limits), "root": root, "mechanisms": mechanisms}
+        found = self._ask(json.dumps(config).encode(), _SECONDS_TO_START)
+        if found is None:
+            self.close()
+            raise RuntimeError(f"{sys.executable} could not run {_SERVER}; its message is on stderr")
+        self.found: dict[str, Any] = found
+
+    @property
+    def is_alive(self) -> bool:
+        return self._process.poll() is None
+
+    def run(self, job: Job) -> Outcome:
+        token = os.urandom(8).hex()
+        start = time.monotonic()
+        patience = self._limits.wall_seconds + _SECONDS_TO_CLEAN_UP
+        reply = self._ask(job.request(token), patience)
+        if reply is None:
+            self._process.kill()
+            self._process.wait()
+            seconds = time.monotonic() - start
+            return Outcome("crashed", (), "the sandbox server ended", seconds, "")
+        return _outcome(reply, token, len(job.calls), self._limits)
+
+    def close(self) -> None:
+        """End the server, which cleans up behind the job it may be at."""
+        with suppress(BrokenPipeError):  # it has ended already
+            self._send(_GOODBYE)
+        for pipe in (self._process.stdin, self._process.stdout):
+            assert pipe is not None
+            pipe.close()
+        try:
+            self._process.wait(timeout=1.0)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _ask(self, message: bytes, patience: float) -> dict[str, Any] | None:
+        """The reply; None if the server ended, or was still silent after `patience` seconds."""
+        assert self._process.stdout is not None
+        try:
+            self._send(message)
+        except BrokenPipeError:
+            return None
+        deadline = time.monotonic() + patience
+        fd = self._process.stdout.fileno()
+        header = _read(fd, 4, deadline)
+        body = _read(fd, int.from_bytes(header, "big"), deadline) if header else None
+        reply: dict[str, Any] | None = json.loads(body) if body else None
+        return reply
+
+    def _send(self, message: bytes) -> None:
+        assert self._process.stdin is not None
+        view = memoryview(len(message).to_bytes(4, "big") + message)
+        while view:
+            view = view[os.write(self._process.stdin.fileno(), view) :]
+
+
+def _read(fd: int, size: int, deadline: float) -> bytes | None:
+    poll = select.poll()
+    poll.register(fd, select.POLLIN)
+    parts = bytearray()
+    while len(parts) < size:
+        if not poll.poll(max(0.0, deadline - time.monotonic()) * 1000):
+            return None
+        part = os.read(fd, min(size - len(parts), 1 << 20))
+        if not part:
+            return None
+        parts += part
+    return bytes(parts)
+
+
+def _outcome(reply: dict[str, Any], token: str, num_calls: int, limits: Limits) -> Outcome:
+    """Judge what a program left behind; the answer is whatever it chose to write."""
+    messages = _messages(reply["answer"], token)
+    values = tuple(content for kind, content in messages or () if kind == "value")
+
+    def outcome(status: Status, error: str) -> Outcome:
+        return Outcome(status, values, error, reply["seconds"], reply["output"])
+
+    if reply["end"] == "wall":
+        return outcome("timeout", f"it ran longer than {limits.wall_seconds} s")
+    if reply["exit_code"] < 0 and reply["cpu_seconds"] > limits.cpu_seconds - 0.05:
+        return outcome("timeout", f"it used {limits.cpu_seconds} s of CPU time")
+    if reply["end"] == "overflow":
+        return outcome("error", "its results are larger than the sandbox accepts")
+    if messages is None:
+        return outcome("crashed", "it wrote into the channel its results are sent through")
+    last, content = messages[-1] if messages else ("nothing", None)
+    if last == "error":
+        return outcome("error", str(content))
+    if last == "memory":
+        return outcome("memory", f"it needed more than {limits.memory_mb} MB")
+    if last == "exit":
+        return outcome("crashed", f"it exited before every call was answered: {content}")
+    if last == "done" and len(values) == num_calls:
+        return outcome("ok", "")
+    code = reply["exit_code"]
+    how = f"signal {-code}" if code < 0 else f"exit code {code}"
+    return outcome("crashed", f"its process ended before every call was answered: {how}")
+
+
+def _messages(answer: str, token: str) -> list[tuple[str, object]] | None:
+    """What the lines say, None if one is not a message that bears the token."""
+    messages: list[tuple[str, object]] = []
+    for line in answer.splitlines():
+        if not line.startswith(f"{token} "):
+            return None
+        try:
+            message = json.loads(line[len(token) + 1 :], parse_constant=_refuse_constant)
+        except (ValueError, RecursionError):
+            return None
+        if not isinstance(message, dict) or len(message) != 1:
+            return None
+        messages.extend(message.items())
+    return messages
+
+
+def _refuse_constant(name: str) -> float:
+    raise ValueError(f"{name} is not JSON")

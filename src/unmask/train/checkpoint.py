@@ -1,0 +1,101 @@
+"""Everything a run needs to go on: weights, optimiser and step, in a folder that is whole or absent."""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from unmask.checkpoint import load_tensors, read_json, read_tensors, write_folder
+from unmask.models.load import save_denoiser
+from unmask.models.transformer import Transformer
+from unmask.planners.learned import LearnedPlanner
+from unmask.planners.load import save_planner
+
+
+@dataclass(slots=True)
+class TrainState:
+    """What training changes."""
+
+    optimizer: torch.optim.Optimizer
+    denoiser: Transformer | None
+    """None where it is frozen: then it is not part of the checkpoint."""
+    planner: LearnedPlanner | None
+    step: int = 0
+    """Steps done."""
+    best: float = float("-inf")
+
+
+def save(folder: Path, state: TrainState) -> None:
+    """Replace the checkpoint in `folder`; whatever fails, one whole checkpoint stays.
+
+    Raises:
+        ValueError: where it cannot be written.
+    """
+    partial, old = _beside(folder, "partial"), _beside(folder, "old")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        save_models(partial, state)
+        progress = json.dumps({"step": state.step, "best": state.best})
+        write_folder(
+            partial, {"progress.json": progress}, {"optimizer.safetensors": _flatten(state.optimizer)}
+        )
+        shutil.rmtree(old, ignore_errors=True)
+        if folder.exists():
+            folder.rename(old)
+        partial.rename(folder)
+        shutil.rmtree(old, ignore_errors=True)
+    except OSError as error:
+        raise ValueError(f"cannot save to {folder}: {error}; the checkpoint before is unchanged") from error
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def save_models(folder: Path, state: TrainState, dtype: str | None = None) -> None:
+    """The trained models alone, in the formats that `load_denoiser` and `load_planner` read."""
+    if state.denoiser is not None:
+        save_denoiser(folder, state.denoiser, dtype)
+    if state.planner is not None:
+        save_planner(folder, state.planner)
+
+
+def restore(folder: Path, state: TrainState) -> bool:
+    """Load the checkpoint in `folder` into `state`; False where there is none.
+
+    Raises:
+        ValueError: naming the file that is missing, truncated or of another model.
+    """
+    if not folder.exists():
+        folder = _beside(folder, "old")
+        if not folder.exists():
+            return False
+    if state.denoiser is not None:
+        load_tensors(state.denoiser, folder / "model.safetensors")
+    if state.planner is not None:
+        load_tensors(state.planner.head, folder / "planner.safetensors")
+    _unflatten(state.optimizer, read_tensors(folder / "optimizer.safetensors"))
+    progress = read_json(folder / "progress.json")
+    state.step, state.best = int(progress["step"]), float(progress["best"])
+    return True
+
+
+def _beside(folder: Path, suffix: str) -> Path:
+    return folder.with_name(f"{folder.name}.{suffix}")
+
+
+def _flatten(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Optimiser state as named tensors: `parameter.key`."""
+    entries = optimizer.state_dict()["state"]
+    flat = {f"{index}.{key}": value for index, entry in entries.items() for key, value in entry.items()}
+    return {name: value.detach().cpu().contiguous().clone() for name, value in flat.items()}
+
+
+def _unflatten(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
+    state = optimizer.state_dict()
+    state["state"] = {}
+    for name, value in tensors.items():
+        index, key = name.split(".", 1)
+        state["state"].setdefault(int(index), {})[key] = value
+    optimizer.load_state_dict(state)

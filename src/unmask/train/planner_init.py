@@ -1,0 +1,148 @@
+"""Teaching a new head to imitate Fast-dLLM's factor rule before any reinforcement (dUltra, stage 1).
+
+B rows, L completion positions, T = prompt + L.
+"""
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from unmask.config import HeadConfig, InitRecipe
+from unmask.models.load import load_denoiser
+from unmask.models.transformer import Transformer
+from unmask.planners.base import View, make_view
+from unmask.planners.features import confidence
+from unmask.planners.heuristics import factor_rule
+from unmask.planners.learned import LearnedPlanner
+from unmask.planners.load import load_planner, make_head
+from unmask.rng import RowStreams, derive
+from unmask.train.checkpoint import TrainState
+from unmask.train.data import Examples, ReferenceBatches, batches, noise_streams, random_mask
+from unmask.train.loop import Metrics
+from unmask.train.optim import adamw, clip_and_step, set_learning_rate
+from unmask.train.parallel import Workers
+
+PROMPT_LENGTH = 48
+
+
+def new_planner(config: HeadConfig, denoiser: Transformer, seed: int) -> LearnedPlanner:
+    """The head of a recipe: loaded from `start`, or new with the shape that fits the denoiser."""
+    if config.start is not None:
+        return load_planner(config.start).tuned(law=config.law)
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(derive(seed, "head"))
+        if config.kind == "confidence":
+            head = make_head("confidence", mlp_dim=config.mlp_dim or 512, bias=config.bias)
+        else:
+            net = denoiser.config
+            head = make_head(
+                "dultra",
+                hidden_size=net.dim,
+                num_heads=net.num_heads,
+                mlp_dim=config.mlp_dim or net.mlp_dim,
+                rope_theta=net.rope_theta,
+                norm_eps=net.norm_eps,
+            )
+    return LearnedPlanner(head, law=config.law)
+
+
+def noised_windows(streams: RowStreams, length: int, min_block: int) -> tuple[Tensor, Tensor]:
+    """What is masked, and what of it is open, each (B, L) bool.
+
+    A random window of at least `min_block` positions: before it all is fixed, in it a random share is
+    masked, after it all is masked. Only the window is open.
+    """
+    cuts_B2 = streams.uniform("window", 2)
+    size_B = min_block + (cuts_B2[:, 0] * (length - min_block + 1)).long()
+    start_B = (cuts_B2[:, 1] * (length - size_B + 1)).long()
+    index_L = torch.arange(length, device=size_B.device)
+    inside_BL = (index_L >= start_B[:, None]) & (index_L < (start_B + size_B)[:, None])
+    after_BL = index_L >= (start_B + size_B)[:, None]
+    noise_BL = torch.where(inside_BL, streams.uniform("mask", length), 2.0)
+    ratio_B = streams.uniform("time") * size_B / length
+    open_BL = random_mask(ratio_B, noise_BL) & inside_BL
+    return open_BL | after_BL, open_BL
+
+
+def imitation_loss(
+    logits_BL: Tensor, target_BL: Tensor, open_BL: Tensor, class_weight: bool
+) -> tuple[Tensor, Tensor]:
+    """Summed binary cross-entropy over the open positions, and their number.
+
+    With `class_weight` positives weigh negatives / positives, counted over the batch.
+    """
+    positive_BL, negative_BL = target_BL & open_BL, ~target_BL & open_BL
+    num_positive, num_negative = positive_BL.sum(), negative_BL.sum()
+    usable = class_weight & (num_positive > 0) & (num_negative > 0)
+    weight = torch.where(usable, num_negative / num_positive.clamp_min(1), 1.0)
+    nats_BL = F.binary_cross_entropy_with_logits(
+        logits_BL, target_BL.float(), pos_weight=weight, reduction="none"
+    )
+    return (nats_BL * open_BL).sum(), open_BL.sum()
+
+
+class InitStage:
+    """A `Stage` (see `unmask.train.loop`)."""
+
+    def __init__(self, recipe: InitRecipe, workers: Workers) -> None:
+        self.recipe, self.workers, self.total = recipe, workers, recipe.steps
+        self.denoiser = load_denoiser(recipe.denoiser, device=workers.device)
+        if self.denoiser.tokenizer is None:
+            raise ValueError(f"{recipe.denoiser} has no tokenizer.json, so the tasks cannot be read")
+        self.planner = new_planner(recipe.head, self.denoiser, recipe.seed).to(workers.device)
+        self.state = TrainState(adamw([(recipe.optim.lr, self.planner)], recipe.optim), None, self.planner)
+        self.stream: Iterator[Examples] = iter(())
+
+    def prepare(self, first: int) -> None:
+        dataset = ReferenceBatches(
+            self.recipe.tasks,
+            self.denoiser.tokenizer,
+            prompt_length=PROMPT_LENGTH,
+            length=self.recipe.length,
+            batch_size=self.recipe.batch_size,
+            rank=self.workers.rank,
+            size=self.workers.size,
+        )
+        self.stream = batches(dataset, first, self.total, self.recipe.data_workers)
+
+    def step(self, index: int) -> Metrics:
+        recipe, device = self.recipe, self.workers.device
+        examples = Examples(*(part.to(device, non_blocking=True) for part in next(self.stream)))
+        view = self._view(examples)
+        target_BL = factor_rule(confidence(view.logits_BLV), view.open_BL, recipe.factor)
+        logits_BL = self.planner.head(view)
+        total, count = imitation_loss(logits_BL, target_BL, view.open_BL, recipe.class_weight)
+        counts = self.workers.sum({"count": float(count)})
+        (total / counts["count"]).backward()
+        self.workers.sum_gradients(self.planner.parameters())
+        set_learning_rate(self.state.optimizer, recipe.optim, index, self.total)
+        norm = clip_and_step(self.state.optimizer, recipe.optim)
+        agree = (((logits_BL > 0) == target_BL) & view.open_BL).sum()
+        sums = self.workers.sum({"loss": float(total), "agreement": float(agree)})
+        return {**{name: value / counts["count"] for name, value in sums.items()}, "grad_norm": norm}
+
+    @torch.no_grad()
+    def _view(self, examples: Examples) -> View:
+        length, device = self.recipe.length, self.workers.device
+        streams = noise_streams(self.recipe.seed, "init", examples.index_B)
+        masked_BL, open_BL = noised_windows(streams, length, min(self.recipe.min_block, length))
+        completion_BL = torch.where(masked_BL, self.denoiser.mask_id, examples.tokens_BT[:, -length:])
+        tokens_BT = torch.cat([examples.tokens_BT[:, :-length], completion_BL], dim=-1)
+        with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+            logits_BTV, hidden_BTD = self.denoiser(tokens_BT, examples.attention_mask_BT)
+        num_fixed_B = length - masked_BL.sum(-1)
+        step_B = (num_fixed_B * streams.uniform("step")).long()  # any count of steps that fits the state
+        view = make_view(
+            logits_BTV,
+            hidden_BTD,
+            tokens_BT,
+            examples.attention_mask_BT,
+            length=length,
+            block_length=length,
+            step_B=step_B,
+            mask_id=self.denoiser.mask_id,
+        )
+        return replace(view, open_BL=open_BL)
