@@ -4,7 +4,7 @@ import pytest
 import torch
 from hypothesis import settings
 
-torch.set_num_threads(2)
+torch.set_num_threads(1)
 
 # "repeat" finds the same examples on every run; --hypothesis-profile=explore looks further.
 settings.register_profile("repeat", deadline=None, derandomize=True)

@@ -4,18 +4,19 @@ import json
 import os
 import shutil
 from collections.abc import Mapping
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 BUNDLED = Path(__file__).parent / "bundled"
 
 
-def fetch_folder(path_or_hub_id: str | Path, needed: str) -> Path:
+def fetch_folder(path_or_hub_id: str | Path, needed: str | None = None) -> Path:
     """The local folder of a path, "bundled", "bundled/NAME" or hub id; it holds the file `needed`.
 
     Raises:
@@ -33,7 +34,7 @@ def fetch_folder(path_or_hub_id: str | Path, needed: str) -> Path:
         folder = Path(name).expanduser()
         if not folder.exists():
             folder = _download(name)
-    if not (folder / needed).is_file():
+    if needed is not None and not (folder / needed).is_file():
         raise ValueError(f"{folder} has no {needed}; is it the folder of a saved checkpoint?")
     return folder
 
@@ -106,6 +107,61 @@ def fill(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
     with torch.no_grad():
         for name, value in state.items():
             value.copy_(tensors[name])
+
+
+def fill_renamed(
+    module: nn.Module, folder: Path, names: Mapping[str, tuple[str, ...]], others: tuple[str, ...]
+) -> None:
+    """Copy tensors of a published checkpoint into `module`, one at a time and converted to its dtype.
+
+    Args:
+        module: gets a tensor for each of its own.
+        folder: with model.safetensors, or with shards and model.safetensors.index.json.
+        names: our name -> theirs, stacked along the first axis.
+        others: beginnings of names that belong to somebody else and are passed over.
+
+    Raises:
+        ValueError: naming the file or tensor that is missing, unreadable, unknown or of another shape.
+    """
+    where = _shards(folder)
+    wanted = {name for group in names.values() for name in group}
+    unknown = sorted(name for name in where if name not in wanted and not name.startswith(others))
+    if unknown:
+        raise ValueError(f"{folder} has a tensor {unknown[0]!r} that the model does not know")
+    state = module.state_dict()
+    with ExitStack() as stack, torch.no_grad():
+        opened = {path: stack.enter_context(_open(path)) for path in sorted(set(where.values()))}
+        for name, value in state.items():
+            missing = [each for each in names[name] if each not in where]
+            if missing:
+                raise ValueError(f"{folder} lacks the tensor {missing[0]!r}; it belongs to another model")
+            parts = [opened[where[each]].get_tensor(each) for each in names[name]]
+            stacked = torch.cat(parts) if len(parts) > 1 else parts[0]
+            if stacked.shape != value.shape:
+                found, shape = tuple(stacked.shape), tuple(value.shape)
+                raise ValueError(f"{folder}: {names[name]} has shape {found}, the model wants {shape}")
+            value.copy_(stacked)
+
+
+def _shards(folder: Path) -> dict[str, Path]:
+    """Tensor name -> file."""
+    index = folder / "model.safetensors.index.json"
+    if index.is_file():
+        return {name: folder / file for name, file in read_json(index)["weight_map"].items()}
+    path = folder / "model.safetensors"
+    if not path.is_file() and any(folder.glob("*.bin")):
+        raise ValueError(f"{folder} holds pickled weights only, which can run code; convert to safetensors")
+    with _open(path) as file:
+        return dict.fromkeys(file.keys(), path)
+
+
+def _open(path: Path) -> Any:
+    if not path.is_file():
+        raise ValueError(f"{path} is missing")
+    try:
+        return safe_open(str(path), framework="pt")
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{path} cannot be read ({error}); copy or download it again") from error
 
 
 def write_folder(folder: Path, texts: Mapping[str, str], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:

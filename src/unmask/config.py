@@ -121,7 +121,7 @@ class GrpoRecipe(RunConfig):
     head: HeadConfig = HeadConfig()
     train_denoiser: bool = True
     reward: RewardConfig = RewardConfig()
-    optim: OptimConfig = OptimConfig(lr=5e-5, schedule="constant", warmup=10)
+    optim: OptimConfig = OptimConfig(lr=5e-5)
     """Of the planner."""
     denoiser_lr: PositiveFloat = 5e-6
     updates: PositiveInt = 100
@@ -131,7 +131,7 @@ class GrpoRecipe(RunConfig):
     inner_updates: PositiveInt = 1
     """Optimiser steps on one batch of rollouts (mu)."""
     block_lengths: tuple[PositiveInt, ...] = (32,)
-    """Each problem is decoded with one of these, in turn."""
+    """Updates decode with one of these each, in turn."""
     temperature: float = Field(0.1, ge=0)
     advantage_floor: float | None = 0.0
     """Advantages under it count as 0 (dUltra's C); null keeps all."""

@@ -5,80 +5,31 @@ code gives for it: logits (of the first row), hidden states, planner logits, dec
 mode, and the sets that its copies of the Fast-dLLM rules choose.
 """
 
+import json
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-from safetensors.torch import load_file
-from torch import Tensor
+from safetensors.torch import load_file, save_file
 
 import unmask
 from tests.planners.views import streams, view_of
-from unmask.models.transformer import Transformer, TransformerConfig
-from unmask.planners.heads import DultraHead, DultraHeadConfig
+from unmask.models.transformer import Transformer
 
 FOLDER = Path(__file__).parent / "fixtures" / "dultra_tiny"
-THEIRS = load_file(FOLDER / "model.safetensors")
 EXPECTED = load_file(FOLDER / "expected.safetensors")
-MASK, EOS, NUM_PROMPT = 299, 298, 20
-
-
-def block(prefix: str) -> dict[str, Tensor]:
-    """Their names of the parts of a block -> ours."""
-    part = {name: THEIRS[f"{prefix}.{name}.weight"] for name in (
-        "attn_norm", "q_proj", "k_proj", "v_proj", "attn_out", "ff_norm", "ff_proj", "up_proj", "ff_out"
-    )}  # fmt: skip
-    return {
-        "attention_norm.weight": part["attn_norm"],
-        "attention.qkv.weight": torch.cat([part["q_proj"], part["k_proj"], part["v_proj"]]),
-        "attention.out.weight": part["attn_out"],
-        "mlp_norm.weight": part["ff_norm"],
-        "mlp.gate_up.weight": torch.cat([part["ff_proj"], part["up_proj"]]),
-        "mlp.down.weight": part["ff_out"],
-    }
+MASK, NUM_PROMPT = 299, 20
 
 
 @pytest.fixture(scope="module")
 def net() -> Transformer:
-    config = TransformerConfig(
-        vocab_size=320,
-        mask_id=MASK,
-        eos_id=EOS,
-        pad_id=EOS,
-        dim=64,
-        num_layers=2,
-        num_heads=4,
-        mlp_dim=96,
-        qk_norm=False,
-        rope_theta=500_000.0,
-        max_length=256,
-    )
-    ours = {
-        "embed.weight": THEIRS["model.transformer.wte.weight"],
-        "norm.weight": THEIRS["model.transformer.ln_f.weight"],
-        "head.weight": THEIRS["model.transformer.ff_out.weight"],
-    }
-    for index in range(config.num_layers):
-        named = block(f"model.transformer.blocks.{index}")
-        ours |= {f"blocks.{index}.{name}": value for name, value in named.items()}
-    net = Transformer(config)
-    net.load_state_dict(ours)
-    return net.eval().requires_grad_(False)
+    return unmask.load_denoiser(FOLDER)
 
 
 @pytest.fixture(scope="module")
-def head() -> DultraHead:
-    names = {"time.0": "time_embedding.mlp.0", "time.2": "time_embedding.mlp.2"}
-    names |= {"norm_in.modulation": "norm_out_1.modulation", "score": "mask_linear"}
-    names |= {"norm_out.modulation": "norm_out_2.modulation"}
-    ours = {"mask_embed.weight": THEIRS["mask_embedding.weight"]}
-    for name, other in names.items():
-        ours |= {f"{name}.{part}": THEIRS[f"{other}.{part}"] for part in ("weight", "bias")}
-    ours |= {f"block.{name}": value for name, value in block("mask_head.0").items()}
-    config = DultraHeadConfig(hidden_size=64, num_heads=4, mlp_dim=96, rope_theta=500_000.0)
-    head = DultraHead(config)
-    head.load_state_dict(ours)
-    return head.eval().requires_grad_(False)
+def planner() -> unmask.LearnedPlanner:
+    return unmask.load_planner(FOLDER)
 
 
 def test_logits_and_hidden_states_agree(net: Transformer) -> None:
@@ -87,18 +38,19 @@ def test_logits_and_hidden_states_agree(net: Transformer) -> None:
     torch.testing.assert_close(out.hidden, EXPECTED["hidden"], rtol=0, atol=1e-4)
 
 
-def test_planner_logits_agree(head: DultraHead) -> None:
-    scores_BT = head.scores(EXPECTED["hidden"], EXPECTED["planner_mask"].bool(), EXPECTED["planner_t"], None)
+def test_planner_logits_agree(planner: unmask.LearnedPlanner) -> None:
+    scores_BT = planner.head.scores(
+        EXPECTED["hidden"], EXPECTED["planner_mask"].bool(), EXPECTED["planner_t"], None
+    )
     torch.testing.assert_close(scores_BT, EXPECTED["planner_logits"], rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize("block_length", [16, 32])
 def test_the_deterministic_decode_agrees_in_tokens_steps_and_nfe(
-    block_length: int, net: Transformer, head: DultraHead
+    block_length: int, net: Transformer, planner: unmask.LearnedPlanner
 ) -> None:
-    planner = unmask.LearnedPlanner(head, mode="top_k")
     prompts = EXPECTED["input_ids"][:, :NUM_PROMPT].tolist()
-    rows = unmask.decode(net, prompts, planner, length=32, block_length=block_length)
+    rows = unmask.decode(net, prompts, planner.tuned(mode="top_k"), length=32, block_length=block_length)
     name = f"gen_bl{block_length}"
     for index, row in enumerate(rows):
         assert torch.equal(row.tokens, EXPECTED[name][index, NUM_PROMPT:])
@@ -120,3 +72,31 @@ def test_fast_dllm_rules_choose_the_same_sets(name: str, setting: str, value: fl
     view = view_of(EXPECTED["sel_logits"], EXPECTED["sel_x"] == MASK)
     chosen_BL = unmask.planner(name, **{setting: value})(view).sample(streams(4))
     assert torch.equal(chosen_BL, EXPECTED[f"sel_{name}_{value}"].bool())
+
+
+def test_the_published_law_is_bernoulli_with_fallback(planner: unmask.LearnedPlanner) -> None:
+    assert (planner.law, planner.mode) == ("fallback", "sample")
+
+
+def test_a_sharded_checkpoint_loads_the_same(net: Transformer, tmp_path: Path) -> None:
+    tensors = load_file(FOLDER / "model.safetensors")
+    parts = {"a.safetensors": {}, "b.safetensors": {}}
+    for number, name in enumerate(sorted(tensors)):
+        parts["ab"[number % 2] + ".safetensors"][name] = tensors[name]
+    for file, part in parts.items():
+        save_file(part, tmp_path / file)
+    where = {name: file for file, part in parts.items() for name in part}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps({"weight_map": where}))
+    shutil.copy(FOLDER / "config.json", tmp_path)
+    state = unmask.load_denoiser(tmp_path).state_dict()
+    assert all(torch.equal(value, state[name]) for name, value in net.state_dict().items())
+    (tmp_path / "b.safetensors").unlink()
+    with pytest.raises(ValueError, match=r"b\.safetensors is missing"):
+        unmask.load_denoiser(tmp_path)
+
+
+def test_pickled_weights_are_refused(tmp_path: Path) -> None:
+    shutil.copy(FOLDER / "config.json", tmp_path)
+    (tmp_path / "pytorch_model.bin").write_bytes(b"")
+    with pytest.raises(ValueError, match="safetensors"):
+        unmask.load_denoiser(tmp_path)

@@ -19,7 +19,7 @@ from unmask.train.parallel import Workers
 from unmask.trajectory import Trajectory
 
 ALPHA = {"pairs": 1.0, "slots": 1.0, "markov": 1.0, "permutation": 0.1}
-"""The price of a step. In a permutation all speed costs validity: at 1.0, four steps and some clashes earn more."""
+"""The price of a step. In a permutation speed costs validity: at 1.0, four steps with clashes earn more."""
 OPTIM = OptimConfig(lr=0.5, schedule="constant", warmup=0, weight_decay=0.0)
 
 

@@ -27,7 +27,8 @@ class ReplayRow:
     unmask_step: list[int]
     """The row's own step, from 0, that unmasked each; -1 for what an EOS settled: shown at the end."""
     nfe: int
-    correct: bool
+    correct: bool | None
+    """None where nobody graded it."""
     block_length: int
     eos: str = ""
     """The piece to show faint."""
@@ -42,7 +43,9 @@ class ReplayRow:
             raise ValueError(f"{self.title}: steps must lie between -1 and nfe - 1 = {self.nfe - 1}")
 
 
-def row_of(trajectory: Trajectory, tokenizer: Any, *, title: str, correct: bool, eos_id: int) -> ReplayRow:
+def row_of(
+    trajectory: Trajectory, tokenizer: Any, *, title: str, correct: bool | None, eos_id: int
+) -> ReplayRow:
     """A replay row of a trajectory, each token decoded alone."""
 
     def text(tokens: list[int]) -> str:
@@ -76,7 +79,8 @@ def replay_html(rows: Sequence[ReplayRow], path: Path | str) -> None:
 
 
 def _panel(row: ReplayRow, num_steps: int) -> str:
-    verdict = ("correct", "✓ correct") if row.correct else ("wrong", "✗ wrong")
+    verdicts = {True: ("correct", "✓ correct"), False: ("wrong", "✗ wrong"), None: ("", "")}
+    verdict = verdicts[row.correct]
     boxes = "".join(_box(row, position, num_steps) for position in range(len(row.pieces)))
     return (
         f'<section class="row" data-nfe="{row.nfe}" data-tokens="{len(row.pieces)}">\n'

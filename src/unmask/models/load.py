@@ -7,7 +7,8 @@ from typing import Any
 
 import torch
 
-from unmask.checkpoint import fetch_folder, fill, read_json, read_tensors, write_folder
+from unmask.checkpoint import fetch_folder, fill, fill_renamed, read_json, read_tensors, write_folder
+from unmask.families import dultra_head_names, llada_config, llada_names
 from unmask.models.transformer import Transformer, TransformerConfig
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -17,6 +18,8 @@ def load_denoiser(
     path_or_hub_id: str | Path, device: str | torch.device = "cpu", dtype: str = "float32"
 ) -> Transformer:
     """A denoiser in evaluation mode, with its tokenizer where the folder has one.
+
+    Reads our own format, and LLaDA and dUltra checkpoints (safetensors, whole or sharded).
 
     Args:
         path_or_hub_id: a folder, a hub id, "bundled" (the base of the testbed) or "bundled/NAME".
@@ -34,12 +37,22 @@ def load_denoiser(
         net = Transformer(config, tokenizer=None)
     net = net.to_empty(device=device).to(DTYPES[dtype])
     net.tie()
-    tensors = read_tensors(folder / "model.safetensors")
-    if config.tied:
-        tensors["head.weight"] = tensors.get("embed.weight", torch.empty(0))
-    fill(net, tensors, str(folder / "model.safetensors"))
+    _fill(net, folder)
     net.tokenizer = load_tokenizer(folder, config)
     return net.eval().requires_grad_(False)
+
+
+def _fill(net: Transformer, folder: Path) -> None:
+    config, path = net.config, folder / "model.safetensors"
+    if read_json(folder / "config.json")["model_type"] == "llada":
+        names = llada_names(config.num_layers, qkv_bias=config.qkv_bias, tied=config.tied)
+        heads = tuple(theirs for group in dultra_head_names().values() for theirs in group)
+        fill_renamed(net, folder, names, others=heads)
+        return
+    tensors = read_tensors(path)
+    if config.tied:
+        tensors["head.weight"] = tensors.get("embed.weight", torch.empty(0))
+    fill(net, tensors, str(path))
 
 
 def read_config(path: Path) -> TransformerConfig:
@@ -50,8 +63,17 @@ def read_config(path: Path) -> TransformerConfig:
     """
     description = read_json(path)
     family = description.pop("model_type", None)
+    if family == "llada":
+        try:
+            return TransformerConfig(**llada_config(description))
+        except KeyError as error:
+            raise ValueError(f"{path} is incomplete: it lacks {error}") from error
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
     if family != "unmask":
-        raise ValueError(f"{path}: model_type {family!r} is not supported; this version reads 'unmask'")
+        raise ValueError(
+            f"{path}: model_type {family!r} is not supported; this version reads unmask and llada"
+        )
     known = {field.name for field in fields(TransformerConfig)}
     unknown = sorted(set(description) - known)
     if unknown:

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -155,7 +156,7 @@ class EntropyBound:
         return Fixed(top(-entropy_BL, view.open_BL, count_B))
 
 
-HEURISTICS = {
+HEURISTICS: dict[str, Any] = {
     "random": Random,
     "left_to_right": LeftToRight,
     "top_k": TopK,

@@ -17,7 +17,10 @@ from unmask.planners.subsets import BernoulliWithFallback, Fixed, NonEmptyBernou
 Law = Literal["nonempty", "fallback"]
 Mode = Literal["sample", "threshold", "top_k"]
 
-LAWS: dict[str, type[NonEmptyBernoulli] | type[BernoulliWithFallback]] = {"nonempty": NonEmptyBernoulli, "fallback": BernoulliWithFallback}
+LAWS: dict[str, type[NonEmptyBernoulli] | type[BernoulliWithFallback]] = {
+    "nonempty": NonEmptyBernoulli,
+    "fallback": BernoulliWithFallback,
+}
 
 
 class LearnedPlanner(nn.Module):

@@ -7,7 +7,8 @@ from typing import Any
 
 from torch import nn
 
-from unmask.checkpoint import fetch_folder, load_tensors, read_json, write_folder
+from unmask.checkpoint import fetch_folder, fill_renamed, load_tensors, read_json, write_folder
+from unmask.families import DULTRA_CLASS, LLADA_ROOT, dultra_head_config, dultra_head_names
 from unmask.planners.base import Planner
 from unmask.planners.heads import (
     ConfidencePolicy,
@@ -46,6 +47,44 @@ def planner(name: str, **settings: float) -> Planner:
     return made
 
 
+def parse_planner(text: str, *, own: str | Path | None = None, device: str = "cpu") -> Planner:
+    """A planner from one word of a command line.
+
+    `factor`, `factor(1.0)`, `top_k(k=2)`: a heuristic. `bundled/policy`, a folder or a hub id: a learned
+    planner, with settings as in `bundled/policy(mode=top_k, factor=1.5)`. `own`: the one in the folder of the
+    model, `own`.
+
+    Raises:
+        ValueError: for what cannot be read, loaded or set.
+    """
+    name, bracket, inside = text.partition("(")
+    if bracket and not inside.endswith(")"):
+        raise ValueError(f"planner {text!r} lacks its closing bracket")
+    arguments = [part.strip() for part in inside.removesuffix(")").split(",") if part.strip()]
+    settings: dict[str, Any] = {}
+    for argument in arguments:
+        key, equals, value = argument.rpartition("=")
+        if not equals and name in HEURISTICS:
+            key = HEURISTICS[name].__slots__[0]
+        settings[key.strip()] = _number(value.strip())
+    if name in HEURISTICS:
+        return planner(name, **settings)
+    if name == "own":
+        if own is None:
+            raise ValueError("planner 'own' is the one beside a model, and there is no model")
+        name = str(own)
+    return load_planner(name, device=device).tuned(**settings)
+
+
+def _number(text: str) -> float | int | str:
+    for kind in (int, float):
+        try:
+            return kind(text)
+        except ValueError:
+            continue
+    return text
+
+
 def make_head(kind: str, **settings: Any) -> nn.Module:
     """An untrained head of a kind in `HEADS`."""
     if kind not in HEADS:
@@ -55,12 +94,16 @@ def make_head(kind: str, **settings: Any) -> nn.Module:
 
 
 def load_planner(path_or_hub_id: str | Path, *, device: str = "cpu") -> LearnedPlanner:
-    """A learned planner: a folder or hub id with `planner.json` and `planner.safetensors`, or "bundled/NAME".
+    """A learned planner from a folder, a hub id or "bundled/NAME".
+
+    Reads our own format (`planner.json`, `planner.safetensors`) and the head inside a dUltra checkpoint.
 
     Raises:
         ValueError: naming the file that is missing, unreadable or of another kind.
     """
-    folder = fetch_folder(path_or_hub_id, "planner.json")
+    folder = fetch_folder(path_or_hub_id)
+    if not (folder / "planner.json").is_file():
+        return _load_dultra(folder).to(device).eval()
     description = read_json(folder / "planner.json")
     if description.get("format") != "unmask-planner":
         raise ValueError(
@@ -75,8 +118,20 @@ def load_planner(path_or_hub_id: str | Path, *, device: str = "cpu") -> LearnedP
     return learned.to(device).eval()
 
 
+def _load_dultra(folder: Path) -> LearnedPlanner:
+    """The head inside a published dUltra checkpoint, with the published law."""
+    if not (folder / "config.json").is_file():
+        raise ValueError(f"{folder} has neither planner.json nor config.json; is it a saved planner?")
+    description = read_json(folder / "config.json")
+    if DULTRA_CLASS not in description.get("architectures", []):
+        raise ValueError(f"{folder} has no planner.json, and is no dUltra checkpoint ({DULTRA_CLASS}) either")
+    head = make_head("dultra", **dultra_head_config(description))
+    fill_renamed(head, folder, dultra_head_names(), others=(LLADA_ROOT,))
+    return LearnedPlanner(head, law="fallback")
+
+
 def save_planner(folder: Path, learned: LearnedPlanner) -> None:
-    """Write `planner.json` and `planner.safetensors` into `folder`; the old ones stay until both are whole."""
+    """Write `planner.json` and `planner.safetensors`; the old ones stay until both are whole."""
     kind = next((name for name, (module, _) in HEADS.items() if type(learned.head) is module), None)
     if kind is None:
         raise ValueError(f"a {type(learned.head).__name__} cannot be saved; use a head of {', '.join(HEADS)}")

@@ -121,7 +121,7 @@ class InitStage:
         set_learning_rate(self.state.optimizer, recipe.optim, index, self.total)
         norm = clip_and_step(self.state.optimizer, recipe.optim)
         agree = (((logits_BL > 0) == target_BL) & view.open_BL).sum()
-        sums = self.workers.sum({"loss": float(total), "agreement": float(agree)})
+        sums = self.workers.sum({"loss": float(total.detach()), "agreement": float(agree)})
         return {**{name: value / counts["count"] for name, value in sums.items()}, "grad_norm": norm}
 
     @torch.no_grad()

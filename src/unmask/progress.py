@@ -1,0 +1,57 @@
+"""Progress of a training run for people: a live bar on a terminal, a line now and then elsewhere."""
+
+import time
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeRemainingColumn
+from rich.progress import Progress as Bar
+
+LINE_EVERY = 10.0
+"""Seconds between lines where there is no terminal."""
+
+
+class Progress:
+    """Called with (steps done, steps in all, metrics) after each step."""
+
+    def __init__(self, console: Console, title: str) -> None:
+        self.console, self.title = console, title
+        self.bar: Bar | None = None
+        self.shown_at = float("-inf")
+        self.started = time.perf_counter()
+        self.first_done: int | None = None
+        self.tokens = 0.0
+
+    def __call__(self, done: int, total: int, metrics: dict[str, float]) -> None:
+        now = time.perf_counter()
+        if self.first_done is None:
+            self.first_done, self.started = done - 1, now - metrics["seconds"]
+        self.tokens += metrics.get("tokens", 0.0)
+        elapsed = max(1e-9, now - self.started)
+        shown = {key: value for key, value in metrics.items() if key not in ("tokens", "seconds")}
+        text = " ".join(f"{key} {value:.4g}" for key, value in shown.items() if "seconds" not in key)
+        if self.tokens:
+            text += f" | {self.tokens / elapsed:,.0f} tokens/s"
+        if self.console.is_terminal:
+            self._draw(done, total, text)
+        elif now - self.shown_at >= LINE_EVERY or done == total:
+            self.shown_at = now
+            left = elapsed / (done - self.first_done) * (total - done)
+            self.console.print(
+                f"{self.title} {done}/{total} {text} | {left:.0f} s left", highlight=False, soft_wrap=True
+            )
+
+    def _draw(self, done: int, total: int, text: str) -> None:
+        if self.bar is None:
+            self.bar = Bar(
+                TextColumn(self.title),
+                BarColumn(),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[text]}"),
+                console=self.console,
+            )
+            self.bar.add_task(self.title, total=total, text="")
+            self.bar.start()
+        self.bar.update(self.bar.task_ids[0], completed=done, text=text)
+        if done == total:
+            self.bar.stop()
