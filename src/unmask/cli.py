@@ -10,7 +10,7 @@ from rich.console import Console
 
 if TYPE_CHECKING:
     from unmask.config import Recipe
-    from unmask.train.loop import Report
+    from unmask.progress import Progress
 
 app = typer.Typer(
     help="Make masked diffusion language models fast by learning what to unmask.",
@@ -24,13 +24,27 @@ train_app = typer.Typer(
 )
 app.add_typer(train_app, name="train")
 
+
+def _device(text: str | None) -> str | None:
+    """A device that is there."""
+    import torch
+
+    try:
+        kind = torch.device(text).type if text else "cpu"
+    except RuntimeError as error:
+        raise ValueError(f"unknown device {text!r}; use cpu or cuda") from error
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        raise ValueError(f"device {text!r} is not available here; use cpu")
+    return text
+
+
 Model = Annotated[str, typer.Option("--model", "-m", help='Folder, hub id, "bundled" or "bundled/NAME".')]
 Planners = Annotated[
     list[str],
     typer.Option("--planner", "-p", help="factor(1.0), bundled/policy(factor=1.5), own, ...; repeatable."),
 ]
 Blocks = Annotated[list[int], typer.Option("--block-length", "-b", help="Window; repeatable.")]
-Device = Annotated[str, typer.Option(help="cpu or cuda.")]
+Device = Annotated[str, typer.Option(help="cpu or cuda.", callback=_device)]
 Length = Annotated[int, typer.Option(help="Completion positions.")]
 Temperature = Annotated[float, typer.Option(help="Of token sampling; 0 is greedy.")]
 
@@ -55,7 +69,8 @@ def main() -> None:
 
 
 def _fail(message: str) -> None:
-    sys.stderr.write(f"unmask: {' '.join(message.split())}\n")
+    if message:  # empty where click has shown the help
+        sys.stderr.write(f"unmask: {' '.join(message.split())}\n")
     sys.exit(2)
 
 
@@ -88,7 +103,7 @@ def generate(
     denoiser = load_denoiser(model, device=device)
     if denoiser.tokenizer is None:
         raise ValueError(f"{model} has no tokenizer.json, so it cannot read text")
-    encoded = [denoiser.tokenizer.encode(_unescape(prompt), add_special_tokens=False) for prompt in prompts]
+    encoded = [_encode(denoiser.tokenizer, _unescape(prompt)) for prompt in prompts]
     rows = decode(
         denoiser,
         encoded,
@@ -114,6 +129,14 @@ def generate(
         ]
         replay_html(shown, html)
     _end({"planner": planner, "rows": records})
+
+
+def _encode(tokenizer: Any, prompt: str) -> list[int]:
+    try:
+        ids: list[int] = tokenizer.encode(prompt, add_special_tokens=False)
+    except Exception as error:  # the library raises nothing more precise
+        raise ValueError(f"prompt {prompt!r} cannot be encoded: {error}; use other characters") from error
+    return ids
 
 
 def _unescape(prompt: str) -> str:
@@ -155,15 +178,17 @@ def evaluate_command(
         for text in planner
         for block in block_length
     ]
-    result = compare(
-        settings,
-        tasks,
-        num_problems=num_problems,
-        seeds=range(seeds),
-        length=length,
-        temperature=temperature,
-        batch_size=batch_size,
-    )
+    with Console(stderr=True).status("decoding") as status:
+        result = compare(
+            settings,
+            tasks,
+            num_problems=num_problems,
+            seeds=range(seeds),
+            length=length,
+            temperature=temperature,
+            batch_size=batch_size,
+            watch=lambda what, done, total: status.update(f"{what}: {done}/{total}"),
+        )
     if out is not None:
         append_records(out, result.records)
     if html is not None:
@@ -230,7 +255,12 @@ def _train(recipe_name: str, kind: str, overrides: list[str], out: Path, device:
         raise ValueError(f"{recipe_name} is a recipe for `unmask train {recipe.kind}`, not {kind}")
     group = workers(device)
     stage = make_stage(recipe, group)
-    finished = run(stage, recipe, out, group, _progress(recipe) if group.is_main else None)
+    progress = _progress(recipe) if group.is_main else None
+    try:
+        finished = run(stage, recipe, out, group, progress)
+    finally:
+        if progress is not None:
+            progress.close()
     if group.is_main:
         last = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         where = out / ("final" if finished else "last")
@@ -241,7 +271,7 @@ def _train(recipe_name: str, kind: str, overrides: list[str], out: Path, device:
         )
 
 
-def _progress(recipe: "Recipe") -> "Report":
+def _progress(recipe: "Recipe") -> "Progress":
     """A bar with rate and time left on a terminal; a line every few seconds elsewhere."""
     from unmask.progress import Progress
 
@@ -251,7 +281,9 @@ def _progress(recipe: "Recipe") -> "Report":
 RecipeName = Annotated[str, typer.Argument(metavar="RECIPE")]
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...")]
 Out = Annotated[Path, typer.Option(help="Run folder; an unfinished run in it goes on.")]
-TrainDevice = Annotated[str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.")]
+TrainDevice = Annotated[
+    str | None, typer.Option(help="cpu or cuda; by default a GPU where there is one.", callback=_device)
+]
 
 
 @train_app.command()
@@ -292,7 +324,7 @@ def demo(
     out: Annotated[Path, typer.Option(help="Where the plot, the replay and the records go.")] = Path(
         "runs/demo"
     ),
-    num_problems: Annotated[int, typer.Option("--num-problems", "-n", help="Held-out problems a task.")] = 16,
+    num_problems: Annotated[int, typer.Option("--num-problems", "-n", help="Held-out problems a task.")] = 24,
 ) -> None:
     """Five minutes: watch a planner learn what to unmask, and what that buys."""
     from unmask.demo.show import show

@@ -6,10 +6,18 @@ An unknown key is an error that names the nearest known one.
 import difflib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PositiveFloat, PositiveInt, ValidationError
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PositiveFloat,
+    PositiveInt,
+    ValidationError,
+    model_validator,
+)
 
 RECIPES = Path(__file__).parent / "recipes"
 
@@ -29,6 +37,12 @@ class NetConfig(Settings):
     mlp_dim: PositiveInt = 704
     max_length: PositiveInt = 512
 
+    @model_validator(mode="after")
+    def _heads_are_even(self) -> Self:
+        if self.dim % (2 * self.num_heads):
+            raise ValueError(f"dim {self.dim} does not split into {self.num_heads} heads of even width")
+        return self
+
 
 class OptimConfig(Settings):
     """AdamW with linear warm-up, then `constant` or a cosine down to 0."""
@@ -45,7 +59,7 @@ class OptimConfig(Settings):
 class RunConfig(Settings):
     """What every training run has."""
 
-    tasks: tuple[str, ...] = ("chain", "code")
+    tasks: tuple[str, ...] = Field(("chain", "code"), min_length=1)
     seed: int = 0
     length: PositiveInt = 64
     precision: Literal["float32", "bf16"] = "float32"
@@ -130,7 +144,7 @@ class GrpoRecipe(RunConfig):
     group_size: int = Field(8, ge=2)
     inner_updates: PositiveInt = 1
     """Optimiser steps on one batch of rollouts (mu)."""
-    block_lengths: tuple[PositiveInt, ...] = (32,)
+    block_lengths: tuple[PositiveInt, ...] = Field((32,), min_length=1)
     """Updates decode with one of these each, in turn."""
     temperature: float = Field(0.1, ge=0)
     advantage_floor: float | None = 0.0
@@ -168,7 +182,7 @@ def load_recipe(path_or_name: str | Path, overrides: Sequence[str] = ()) -> Reci
     for override in overrides:
         _apply(content, override)
     kind = content.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         raise ValueError(f"{path}: kind is {kind!r}; use one of {', '.join(KINDS)}")
     return parse(KINDS[kind], content, str(path))
 
@@ -182,7 +196,10 @@ def _apply(content: dict[str, Any], override: str) -> None:
         content = content.setdefault(parent, {})
         if not isinstance(content, dict):
             raise ValueError(f"override {override!r}: {parent} has no settings inside")
-    content[last] = yaml.safe_load(text)
+    try:
+        content[last] = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"override {override!r}: {text!r} is no YAML value") from error
 
 
 def parse(kind: type[SettingsT], content: dict[str, Any], origin: str) -> SettingsT:

@@ -53,5 +53,9 @@ class Progress:
             self.bar.add_task(self.title, total=total, text="")
             self.bar.start()
         self.bar.update(self.bar.task_ids[0], completed=done, text=text)
-        if done == total:
+
+    def close(self) -> None:
+        """Give the terminal back, at the end of a run or wherever it stopped."""
+        if self.bar is not None:
             self.bar.stop()
+            self.bar = None

@@ -1,6 +1,7 @@
 """A run folder: the resolved recipe, one JSON line of metrics a step, and checkpoints."""
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -12,12 +13,14 @@ class RunLog:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "recipe.json"
-        if path.is_file() and json.loads(path.read_text(encoding="utf-8")) != recipe:
+        if path.is_file() and _read(path) != recipe:
             raise ValueError(
                 f"{folder} holds a run of another recipe; "
                 f"give another --out, or the recipe in {path} to resume"
             )
-        path.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        partial = folder / f"recipe.json.{os.getpid()}"  # every process of a run writes it
+        partial.write_text(json.dumps(recipe, indent=2) + "\n", encoding="utf-8")
+        partial.replace(path)
 
     @property
     def metrics_path(self) -> Path:
@@ -26,7 +29,8 @@ class RunLog:
     def forget_after(self, step: int) -> None:
         """Drop metrics of steps that a resumed run will do again."""
         if self.metrics_path.is_file():
-            kept = [line for line in self.metrics_path.open(encoding="utf-8") if _step(line) < step]
+            lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
+            kept = [line for line in lines if _step(line) < step]
             self.metrics_path.write_text("".join(kept), encoding="utf-8")
 
     def last(self, key: str, count: int) -> list[float]:
@@ -39,6 +43,13 @@ class RunLog:
     def write(self, step: int, **metrics: float) -> None:
         with self.metrics_path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step, **metrics}) + "\n")
+
+
+def _read(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} is no JSON: {error}; give another --out, or mend it to resume") from error
 
 
 def _step(line: str) -> int:

@@ -26,9 +26,9 @@ def denoise_recipe(**changes: Any) -> DenoiseRecipe:
     return DenoiseRecipe(**(settings | {"steps": 6, "batch_size": 8} | changes))
 
 
-def init_recipe(denoiser: Path, head: str = "dultra", **changes: Any) -> InitRecipe:
+def init_recipe(denoiser: Path, kind: str = "dultra", **changes: Any) -> InitRecipe:
     settings: dict[str, Any] = {"kind": "init", "tasks": ("chain",), "denoiser": str(denoiser)}
-    settings |= {"head": HeadConfig(kind=head, mlp_dim=32), "optim": OPTIM, "steps": 6, "batch_size": 8}
+    settings |= {"head": HeadConfig(kind=kind, mlp_dim=32), "optim": OPTIM, "steps": 6, "batch_size": 8}
     return InitRecipe(**(settings | changes))
 
 

@@ -94,7 +94,7 @@ def test_the_masked_share_is_stratified_over_the_batch() -> None:
 def test_the_loss_goes_down(tmp_path: Path) -> None:
     train(denoise_recipe(steps=60, batch_size=16), tmp_path)
     losses = [entry["loss"] for entry in metrics_of(tmp_path)]
-    assert sum(losses[-5:]) / 5 < 0.7 * losses[0]
+    assert sum(losses[-5:]) / 5 < 0.8 * losses[0]
 
 
 @pytest.mark.parametrize("data_workers", [0, 1])

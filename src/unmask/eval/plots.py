@@ -14,6 +14,8 @@ if TYPE_CHECKING:
 
 # Okabe and Ito's colours, which colour-blind readers can tell apart, and markers for grey prints.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+CHARACTERS_A_PANEL = 75
+"""What the legend has room for in a line."""
 MARKERS = ("o", "s", "^", "D", "v", "X")
 GREY = "#8a8a8a"
 
@@ -59,7 +61,7 @@ def pareto_png(summaries: Iterable[Summary], path: Path | str) -> None:
         list(handles.values()),
         list(handles),
         loc="outside lower center",
-        ncols=min(4, 2 * len(tasks)),
+        ncols=max(1, min(6, CHARACTERS_A_PANEL * len(tasks) // (max(map(len, handles)) + 8))),
         frameon=False,
     )
     figure.savefig(str(path), format="png")

@@ -25,7 +25,7 @@ def score_file(path: Path, task: Task) -> Score:
         ValueError: naming the file and line that cannot be graded.
     """
     problems, completions = [], []
-    with path.open(encoding="utf-8") as file:
+    with path.open(encoding="utf-8", errors="replace") as file:
         for number, line in enumerate(file, 1):
             if line.strip():
                 problem, completion = _read(line, f"{path}, line {number}", task)
@@ -46,7 +46,7 @@ def _read(line: str, where: str, task: Task) -> tuple[Problem, str]:
     if not isinstance(entry, dict) or not isinstance(entry.get("completion"), str):
         raise ValueError(f"{where} has no text under 'completion'")
     split, dash, index = str(entry.get("id", "")).partition("-")
-    if split not in ("train", "test") or not dash or not index.isdigit():
+    if split not in ("train", "test") or not dash or not index.isdecimal():
         raise ValueError(f"{where}: id {entry.get('id')!r} is no problem of {task.name}; use e.g. 'test-12'")
     known: Split = "train" if split == "train" else "test"
     return task.problem(known, int(index)), entry["completion"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 
 from unmask.checkpoint import fetch_folder, fill, fill_renamed, read_json, read_tensors, write_folder
 from unmask.families import dultra_head_names, llada_config, llada_names
@@ -79,9 +80,10 @@ def read_config(path: Path) -> TransformerConfig:
     if unknown:
         raise ValueError(f"{path}: unknown key {unknown[0]!r}; it takes {', '.join(sorted(known))}")
     try:
-        return TransformerConfig(**description)
-    except TypeError as error:
-        raise ValueError(f"{path} is incomplete: {error}") from error
+        return TypeAdapter(TransformerConfig).validate_python(description)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
 
 
 def load_tokenizer(folder: Path, config: TransformerConfig) -> Any:
@@ -92,7 +94,10 @@ def load_tokenizer(folder: Path, config: TransformerConfig) -> Any:
     from tokenizers import Tokenizer
     from transformers import PreTrainedTokenizerFast
 
-    backend = Tokenizer.from_file(str(path))
+    try:
+        backend = Tokenizer.from_file(str(path))
+    except Exception as error:  # the library raises nothing more precise
+        raise ValueError(f"{path} cannot be read ({error}); copy or download it again") from error
     return PreTrainedTokenizerFast(
         tokenizer_object=backend,
         eos_token=backend.id_to_token(config.eos_id),

@@ -74,6 +74,11 @@ class DultraHead(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, view: View) -> Tensor:
+        if view.hidden_BTD.shape[-1] != self.config.hidden_size:
+            raise ValueError(
+                f"this planner reads hidden states of width {self.config.hidden_size}, the denoiser's have "
+                f"{view.hidden_BTD.shape[-1]}; use the planner that was trained with it"
+            )
         length = view.open_BL.shape[-1]
         prompt_BP = torch.zeros_like(view.tokens_BT[:, :-length], dtype=torch.bool)
         eligible_BT = torch.cat([prompt_BP, view.open_BL], dim=-1)

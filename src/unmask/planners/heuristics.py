@@ -109,29 +109,31 @@ class Threshold:
 class Factor:
     """The longest run of most confident open positions with (i + 1)(1 - c_(i)) <= factor, i from 1.
 
-    Fast-dLLM (arXiv 2505.22618), factor strategy, as its published code runs it: the most confident
-    position always passes, and when only the least confident candidate fails it is unmasked all the same,
-    so the last two masks of a block go together.
+    Fast-dLLM (arXiv 2505.22618), factor strategy. The most confident position always passes. In the
+    published code, when only the least confident candidate fails it is unmasked all the same, so the last
+    two masks of a block go together; `last_pair=False` is the rule without that.
     """
 
     factor: float = 1.0
+    last_pair: bool = True
 
     def __post_init__(self) -> None:
         _positive("factor", self.factor)
 
     def __call__(self, view: View) -> Subset:
-        return Fixed(factor_rule(confidence(view.logits_BLV), view.open_BL, self.factor))
+        return Fixed(factor_rule(confidence(view.logits_BLV), view.open_BL, self.factor, self.last_pair))
 
 
-def factor_rule(confidence_BL: Tensor, open_BL: Tensor, factor: float) -> Tensor:
+def factor_rule(confidence_BL: Tensor, open_BL: Tensor, factor: float, last_pair: bool = True) -> Tensor:
     """(B, L) bool: the set that `Factor` unmasks. Also the target of `unmask train init`."""
     ordered_BL = confidence_BL.masked_fill(~open_BL, -torch.inf).sort(dim=-1, descending=True).values
     rank_L = torch.arange(1, ordered_BL.shape[-1] + 1, device=ordered_BL.device)
     passes_BL = ordered_BL >= 1 - factor / (rank_L + 1)
     passes_BL[:, 0] = True
     count_B = passes_BL.long().cumprod(-1).sum(-1)
-    num_open_B = open_BL.sum(-1)
-    count_B = torch.where(count_B == num_open_B - 1, num_open_B, count_B)
+    if last_pair:
+        num_open_B = open_BL.sum(-1)
+        count_B = torch.where(count_B == num_open_B - 1, num_open_B, count_B)
     return top(confidence_BL, open_BL, count_B)
 
 

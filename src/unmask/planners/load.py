@@ -31,8 +31,8 @@ HEADS: dict[str, tuple[type[nn.Module], type[Any]]] = {
 def planner(name: str, **settings: float) -> Planner:
     """A heuristic planner by name.
 
-    Names and settings: `top_k(k)`, `threshold(tau)`, `factor(factor)`, `entropy_bound(gamma)`, `margin(k)`,
-    `entropy(k)`, `random(k)`, `left_to_right(k)`.
+    Names and settings: `top_k(k)`, `threshold(tau)`, `factor(factor, last_pair)`, `entropy_bound(gamma)`,
+    `margin(k)`, `entropy(k)`, `random(k)`, `left_to_right(k)`.
 
     Raises:
         ValueError: for an unknown name or setting, or a value out of range.
@@ -67,6 +67,8 @@ def parse_planner(text: str, *, own: str | Path | None = None, device: str = "cp
         if not equals and name in HEURISTICS:
             key = HEURISTICS[name].__slots__[0]
         settings[key.strip()] = _number(value.strip())
+        if isinstance(settings[key.strip()], str) and key.strip() not in ("law", "mode"):
+            raise ValueError(f"planner {text!r}: {value.strip()!r} is no number")
     if name in HEURISTICS:
         return planner(name, **settings)
     if name == "own":

@@ -42,8 +42,8 @@ def save(folder: Path, state: TrainState) -> None:
         write_folder(
             partial, {"progress.json": progress}, {"optimizer.safetensors": _flatten(state.optimizer)}
         )
-        shutil.rmtree(old, ignore_errors=True)
-        if folder.exists():
+        if folder.exists():  # else the checkpoint is in `old`: a kill came between these renames
+            shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
         partial.rename(folder)
         shutil.rmtree(old, ignore_errors=True)

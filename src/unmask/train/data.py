@@ -90,9 +90,12 @@ def batches(dataset: ReferenceBatches, first: int, total: int, num_workers: int)
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
-    """Ctrl-C reaches the whole process group; the trainer saves and then ends its workers."""
+    """Ctrl-C reaches the whole process group; the trainer saves and then ends its workers.
+
+    A second SIGTERM ends a worker, else the exit of a trainer that could not would wait for ever.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))
 
 
 def noise_streams(seed: int, name: str, index_B: Tensor) -> RowStreams:

@@ -112,7 +112,7 @@ class Learner:
         recipe = self.recipe
         prompts, grade, labels = self.problems(index)
         repeated = [prompt for prompt in prompts for _ in range(recipe.group_size)]
-        first = self.workers.rank * 10**6
+        first = recipe.prompts * self.workers.rank // self.workers.size * recipe.group_size  # as in `share`
         seeds = [derive(recipe.seed, "rollout", index, first + row) for row in range(len(repeated))]
         with self._autocast():
             rows = decode(

@@ -33,15 +33,17 @@ class Workers:
         return items[bounds[0] : bounds[1]]
 
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
-        """Add up the gradients of all processes, in one message; a missing gradient counts as zero."""
+        """Add up the gradients of all processes, in one message; one that nobody has stays None."""
         if self.size == 1:
             return
         held = [parameter for parameter in parameters if parameter.requires_grad]
         gradients = [p.grad if p.grad is not None else torch.zeros_like(p) for p in held]
-        flat = torch.cat([gradient.flatten() for gradient in gradients])
+        found = gradients[0].new_tensor([p.grad is not None for p in held])
+        flat = torch.cat([found, *(gradient.flatten() for gradient in gradients)])
         dist.all_reduce(flat)
-        for parameter, piece in zip(held, flat.split([p.numel() for p in held]), strict=True):
-            parameter.grad = piece.view_as(parameter).clone()
+        found, *pieces = flat.split([len(held), *(p.numel() for p in held)])
+        for parameter, piece, count in zip(held, pieces, found.tolist(), strict=True):
+            parameter.grad = piece.view_as(parameter).clone() if count else None
 
     def sum(self, values: dict[str, float]) -> dict[str, float]:
         """Sums over processes."""

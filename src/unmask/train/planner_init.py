@@ -67,21 +67,18 @@ def noised_windows(streams: RowStreams, length: int, min_block: int) -> tuple[Te
     return open_BL | after_BL, open_BL
 
 
-def imitation_loss(
-    logits_BL: Tensor, target_BL: Tensor, open_BL: Tensor, class_weight: bool
-) -> tuple[Tensor, Tensor]:
-    """Summed binary cross-entropy over the open positions, and their number.
+def positive_weight(num_positive: float, num_open: float) -> float:
+    """Negatives / positives; 1 where either is missing."""
+    num_negative = num_open - num_positive
+    return num_negative / num_positive if num_positive and num_negative else 1.0
 
-    With `class_weight` positives weigh negatives / positives, counted over the batch.
-    """
-    positive_BL, negative_BL = target_BL & open_BL, ~target_BL & open_BL
-    num_positive, num_negative = positive_BL.sum(), negative_BL.sum()
-    usable = class_weight & (num_positive > 0) & (num_negative > 0)
-    weight = torch.where(usable, num_negative / num_positive.clamp_min(1), 1.0)
+
+def imitation_loss(logits_BL: Tensor, target_BL: Tensor, open_BL: Tensor, weight: float) -> Tensor:
+    """Summed binary cross-entropy over the open positions; positives weigh `weight`."""
     nats_BL = F.binary_cross_entropy_with_logits(
-        logits_BL, target_BL.float(), pos_weight=weight, reduction="none"
+        logits_BL, target_BL.float(), pos_weight=logits_BL.new_tensor(weight), reduction="none"
     )
-    return (nats_BL * open_BL).sum(), open_BL.sum()
+    return (nats_BL * open_BL).sum()
 
 
 class InitStage:
@@ -114,15 +111,17 @@ class InitStage:
         view = self._view(examples)
         target_BL = factor_rule(confidence(view.logits_BLV), view.open_BL, recipe.factor)
         logits_BL = self.planner.head(view)
-        total, count = imitation_loss(logits_BL, target_BL, view.open_BL, recipe.class_weight)
-        counts = self.workers.sum({"count": float(count)})
-        (total / counts["count"]).backward()
+        num_open, num_positive = float(view.open_BL.sum()), float((target_BL & view.open_BL).sum())
+        counts = self.workers.sum({"open": num_open, "positive": num_positive})
+        weight = positive_weight(counts["positive"], counts["open"]) if recipe.class_weight else 1.0
+        total = imitation_loss(logits_BL, target_BL, view.open_BL, weight)
+        (total / counts["open"]).backward()
         self.workers.sum_gradients(self.planner.parameters())
         set_learning_rate(self.state.optimizer, recipe.optim, index, self.total)
         norm = clip_and_step(self.state.optimizer, recipe.optim)
         agree = (((logits_BL > 0) == target_BL) & view.open_BL).sum()
         sums = self.workers.sum({"loss": float(total.detach()), "agreement": float(agree)})
-        return {**{name: value / counts["count"] for name, value in sums.items()}, "grad_norm": norm}
+        return {**{name: value / counts["open"] for name, value in sums.items()}, "grad_norm": norm}
 
     @torch.no_grad()
     def _view(self, examples: Examples) -> View:

@@ -1,0 +1,354 @@
+"""The command line, as a person meets it."""
+
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import unmask.checkpoint
+import unmask.cli
+from tests.train.small import denoise_recipe, metrics_of, policy_recipe, tensors_of, train
+from unmask.planners.learned import LearnedPlanner
+from unmask.planners.load import make_head, save_planner
+from unmask.tasks.load import load_task
+
+TINY = ["net.dim=32", "net.mlp_dim=64", "batch_size=8"]
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    train(denoise_recipe(steps=2), folder)
+    return folder / "final"
+
+
+@pytest.fixture
+def call(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable[..., Any]:
+    """Runs `unmask` with some words; returns exit status, stdout and stderr."""
+
+    def run(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["unmask", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            unmask.cli.main()
+        out, err = capfd.readouterr()
+        return int(ended.value.code or 0), out, err
+
+    return run
+
+
+@pytest.fixture
+def refused(call: Callable[..., Any]) -> Callable[..., str]:
+    """The one line that a mistake is answered with."""
+
+    def run(*words: object) -> str:
+        status, _, err = call(*words)
+        assert status == 2
+        assert err.startswith("unmask: ")
+        assert err.count("\n") == 1
+        return str(err)
+
+    return run
+
+
+def last_json(out: str) -> Any:
+    return json.loads(out.splitlines()[-1])
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["-p", "factr"], "'factr'"),
+        (["-p", "factor(1.0"], "closing bracket"),
+        (["-p", "factor(size=2)"], "factor has no 'size'"),
+        (["-p", "factor(-1)"], "factor=-1"),
+        (["-p", "factor(fast)"], "fast"),
+        (["-p", "own"], "planner.json"),
+        (["-p", "bundled/nothing"], "bundled/nothing"),
+        (["-b", "24"], "block_length 24 does not divide length 64; use 16 or 32"),
+        (["--length", "0"], "length 0"),
+        (["--length", "2000", "-b", "2000"], "the model holds 128"),
+        (["--temperature", "-1"], "temperature -1"),
+        (["--device", "abacus"], "abacus"),
+        (["--wrong", "1"], "--wrong"),
+    ],
+    ids=str,
+)
+def test_bad_settings_of_a_decode_are_one_line(
+    model: Path, refused: Callable[..., str], words: list[str], says: str
+) -> None:
+    assert says in refused("generate", "Ann has 14.", "-m", model, *words)
+
+
+@pytest.mark.parametrize(
+    ("prompt", "says"), [("", "prompt 0 is empty"), ("q" * 100, "has 100 tokens"), ("Zoë", "Zoë")]
+)
+def test_prompts_that_cannot_be_completed_are_one_line(
+    model: Path, refused: Callable[..., str], prompt: str, says: str
+) -> None:
+    assert says in refused("generate", prompt, "-m", model)
+
+
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors", "tokenizer.json"])
+@pytest.mark.parametrize("keep", [0, 0.5])
+def test_a_truncated_checkpoint_is_named(
+    model: Path, tmp_path: Path, refused: Callable[..., str], name: str, keep: float
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(model, folder)
+    content = (folder / name).read_bytes()
+    (folder / name).write_bytes(content[: int(keep * len(content))])
+    assert str(folder / name) in refused("generate", "a", "-m", folder)
+
+
+def test_a_missing_checkpoint_is_named(tmp_path: Path, refused: Callable[..., str]) -> None:
+    assert str(tmp_path / "config.json") not in refused("generate", "a", "-m", "./no/such/folder")
+    assert "no config.json" in refused("generate", "a", "-m", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"model_type": "llama"}, "'llama'"),
+        ({"dim": "wide"}, "dim"),
+        ({"size": 3}, "'size'"),
+        ({"dim": 64}, "shape"),
+    ],
+    ids=str,
+)
+def test_a_checkpoint_of_another_kind_is_refused(
+    model: Path, tmp_path: Path, refused: Callable[..., str], change: dict[str, Any], says: str
+) -> None:
+    folder = tmp_path / "copy"
+    shutil.copytree(model, folder)
+    config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps(config | change))
+    assert says in refused("generate", "a", "-m", folder)
+
+
+def test_a_planner_of_another_denoiser_is_refused(
+    model: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    head = make_head("dultra", hidden_size=64, num_heads=2, mlp_dim=32)
+    save_planner(tmp_path, LearnedPlanner(head))
+    assert "64" in refused("generate", "a", "-m", model, "-p", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (["tiny", "stps=3"], "did you mean 'steps'?"),
+        (["tiny", "optim.lrr=3"], "did you mean 'lr'?"),
+        (["tiny", "steps=[1"], "steps=[1"),
+        (["tiny", "steps=0"], "steps = 0"),
+        (["tinny"], "'tinny'"),
+        (["init_policy"], "unmask train init"),
+        (["tiny", "tasks=[chains]"], "'chains'"),
+        (["tiny", "tasks=[]"], "tasks"),
+        (["tiny", "net.dim=30"], "net"),
+        (["tiny", "--device", "abacus"], "abacus"),
+    ],
+    ids=str,
+)
+def test_a_bad_recipe_is_one_line_and_leaves_no_run_behind(
+    tmp_path: Path, refused: Callable[..., str], words: list[str], says: str
+) -> None:
+    assert says in refused("train", "denoise", *words, "--out", tmp_path / "run")
+    assert not (tmp_path / "run/last").exists()
+
+
+def test_a_verb_that_is_unknown_or_lacks_something_is_one_line(refused: Callable[..., str]) -> None:
+    assert "'generat'" in refused("generat")
+    assert "--planner" in refused("eval")
+
+
+def test_generate_shows_text_and_cost(model: Path, tmp_path: Path, call: Callable[..., Any]) -> None:
+    page = tmp_path / "page.html"
+    words = [
+        "generate",
+        r"Ann has 14.\nHow",
+        "Bob",
+        "-m",
+        model,
+        "-p",
+        "top_k(k=8)",
+        "--length",
+        16,
+        "-b",
+        16,
+    ]
+    status, out, _ = call(*words, "--html", page)
+    assert status == 0
+    result = last_json(out)
+    assert [row["nfe"] for row in result["rows"]] == [2, 2]
+    assert sorted(set(result["rows"][0]["unmask_step"])) == [0, 1]
+    assert "NFE 2" in out
+    assert "<html" in page.read_text()
+
+
+def test_eval_and_pareto_end_with_one_line_of_json(
+    model: Path, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    records = tmp_path / "records.jsonl"
+    words = ["-m", model, "-p", "top_k(k=16)", "-p", "top_k(k=32)", "-n", 2, "-b", 64, "--out", records]
+    status, out, _ = call("eval", *words)
+    assert status == 0
+    summaries = last_json(out)["summaries"]
+    assert {(each["task"], each["nfe"]["value"]) for each in summaries} == {
+        (task, nfe) for task in ("chain", "code") for nfe in (2, 4)
+    }
+    assert len(records.read_text().splitlines()) == 8
+    status, out, _ = call("pareto", records, "--out", tmp_path / "plot.png")
+    assert status == 0
+    assert last_json(out)["frontier"].keys() == {"chain", "code"}
+    assert (tmp_path / "plot.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_score_grades_what_is_in_a_file(tmp_path: Path, call: Callable[..., Any]) -> None:
+    task = load_task("chain")
+    lines = []
+    for number in range(4):
+        problem = task.problem("test", number)
+        completion = task.reference(problem, 1) if number else "answer 3"
+        lines.append(json.dumps({"id": problem.id, "completion": completion}) + "\n")
+    path = tmp_path / "made.jsonl"
+    path.write_text("\n".join(lines))
+    status, out, _ = call("score", path, "--task", "chain")
+    assert status == 0
+    assert last_json(out)["n"] == 4
+    assert last_json(out)["accuracy"] == 0.75
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (b"{", "line 2 is no JSON"),
+        (b"[]", "line 2 has no text"),
+        (b'{"id": "test-1"}', "line 2 has no text"),
+        (b'{"completion": "x"}', "line 2: id None"),
+        (b'{"completion": "x", "id": "dev-1"}', "line 2: id 'dev-1'"),
+        ('{"completion": "x", "id": "test-²"}'.encode(), "line 2: id 'test-²'"),
+        (b"\xff\xfe", "made.jsonl"),
+    ],
+    ids=str,
+)
+def test_a_file_that_cannot_be_scored_is_told_by_line(
+    tmp_path: Path, refused: Callable[..., str], line: bytes, says: str
+) -> None:
+    path = tmp_path / "made.jsonl"
+    path.write_bytes(b'{"completion": "x", "id": "test-1"}\n' + line + b"\n")
+    assert says in refused("score", path, "--task", "chain")
+
+
+def test_a_file_with_nothing_to_score_is_told(tmp_path: Path, refused: Callable[..., str]) -> None:
+    path = tmp_path / "made.jsonl"
+    assert str(path) in refused("score", path, "--task", "chain")
+    path.write_text("\n")
+    assert "no generations" in refused("score", path, "--task", "chain")
+    assert "'chains'" in refused("score", path, "--task", "chains")
+
+
+def test_training_says_where_it_saved_and_does_not_repeat_itself(
+    tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    words = ["train", "denoise", "tiny", *TINY, "steps=3", "--out", tmp_path / "run", "--device", "cpu"]
+    status, out, err = call(*words)
+    assert status == 0
+    assert last_json(out)["finished"] is True
+    assert last_json(out)["last"]["step"] == 2
+    assert str(tmp_path / "run/final") in err
+    before = tensors_of(tmp_path / "run/last"), metrics_of(tmp_path / "run")
+    status, again, _ = call(*words)
+    assert status == 0
+    assert last_json(again) == last_json(out)
+    after = tensors_of(tmp_path / "run/last"), metrics_of(tmp_path / "run")
+    assert after[1] == before[1]
+    assert all(after[0][name].equal(value) for name, value in before[0].items())
+
+
+def test_a_folder_of_another_run_is_not_touched(
+    tmp_path: Path, call: Callable[..., Any], refused: Callable[..., str]
+) -> None:
+    words = ["train", "denoise", "tiny", *TINY, "--out", tmp_path / "run"]
+    call(*words, "steps=1")
+    before = tensors_of(tmp_path / "run/final")
+    assert "another recipe" in refused(*words, "steps=2")
+    assert all(tensors_of(tmp_path / "run/final")[name].equal(value) for name, value in before.items())
+
+
+def test_a_full_disk_ends_a_run_in_one_line_and_it_goes_on_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, call: Callable[..., Any]
+) -> None:
+    words = ["train", "denoise", "tiny", *TINY, "steps=4", "save_every=2", "--out", tmp_path / "run"]
+    write = unmask.checkpoint.save_file
+    written: list[str] = []
+
+    def fill_up(tensors: Any, path: str) -> None:
+        written.append(path)
+        if len(written) > 2:  # the model and the optimiser of the first checkpoint
+            raise OSError(28, "No space left on device")
+        write(tensors, path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr("unmask.checkpoint.save_file", fill_up)
+        status, _, err = call(*words)
+    assert status == 2
+    assert err.splitlines()[-1].startswith("unmask: cannot save to ")
+    assert "No space left on device" in err.splitlines()[-1]
+    assert json.loads((tmp_path / "run/last/progress.json").read_text())["step"] == 2
+    status, _, _ = call(*words)
+    assert status == 0
+    assert [entry["step"] for entry in metrics_of(tmp_path / "run")] == [0, 1, 2, 3]
+
+
+def test_init_and_grpo_run_from_a_recipe_file(model: Path, tmp_path: Path, call: Callable[..., Any]) -> None:
+    recipe = policy_recipe(model, updates=2)
+    path = tmp_path / "mine.yaml"
+    path.write_text(json.dumps(recipe.model_dump(mode="json")))
+    status, out, _ = call("train", "grpo", path, "--out", tmp_path / "run", "--device", "cpu")
+    assert status == 0
+    assert last_json(out)["steps"] == 2
+    words = [f"denoiser={model}", "steps=2", "batch_size=4", "precision=float32", "data_workers=0"]
+    status, out, _ = call(
+        "train", "init", "init_policy", *words, "--out", tmp_path / "init", "--device", "cpu"
+    )
+    assert status == 0
+    assert last_json(out)["last"].keys() >= {"loss", "agreement"}
+
+
+def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
+    """Of all processes of the terminal's group, as Ctrl-C does; data workers are among them."""
+    run = tmp_path / "run"
+    words = ["train", "denoise", "tiny", *TINY, "steps=4000", "data_workers=1", "--out", str(run)]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "unmask", *words, "--device", "cpu"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while not (run / "metrics.jsonl").exists() and time.monotonic() < deadline:
+            assert process.poll() is None
+            time.sleep(0.05)
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, err
+    assert "the same command goes on" in err
+    result = last_json(out)
+    assert result["finished"] is False
+    assert 0 < result["steps"] < 4000
+    assert json.loads((run / "last/progress.json").read_text())["step"] == result["steps"]
+    assert [entry["step"] for entry in metrics_of(run)] == list(range(result["steps"]))

@@ -1,0 +1,31 @@
+"""What a data worker does with signals."""
+
+import multiprocessing
+import time
+from multiprocessing.process import BaseProcess
+
+import pytest
+
+from unmask.tasks.tokenizer import build_tokenizer
+from unmask.train.data import ReferenceBatches, batches
+
+
+def test_a_worker_survives_the_signal_that_its_trainer_gets_but_not_a_second_one() -> None:
+    settings = {"prompt_length": 48, "length": 64, "batch_size": 2, "rank": 0, "size": 1}
+    stream = batches(ReferenceBatches(("chain",), build_tokenizer(), **settings), 0, 100, 1)
+    next(stream)
+    (worker,) = multiprocessing.active_children()
+    worker.terminate()
+    for _ in range(20):
+        next(stream)
+    assert worker.is_alive()
+    with pytest.raises(RuntimeError, match="Terminated"):  # PyTorch tells of a worker that was killed
+        _terminate(worker)
+    worker.join(5)
+    assert not worker.is_alive()
+
+
+def _terminate(worker: BaseProcess) -> None:
+    for _ in range(100):
+        worker.terminate()
+        time.sleep(0.05)
