@@ -27,8 +27,8 @@ class Progress:
             self.first_done, self.started = done - 1, now - metrics["seconds"]
         self.tokens += metrics.get("tokens", 0.0)
         elapsed = max(1e-9, now - self.started)
-        shown = {key: value for key, value in metrics.items() if key not in ("tokens", "seconds")}
-        text = " ".join(f"{key} {value:.4g}" for key, value in shown.items() if "seconds" not in key)
+        shown = [key for key in metrics if key != "tokens" and "seconds" not in key and "/" not in key]
+        text = " ".join(f"{key} {metrics[key]:.4g}" for key in shown)
         if self.tokens:
             text += f" | {self.tokens / elapsed:,.0f} tokens/s"
         if self.console.is_terminal:

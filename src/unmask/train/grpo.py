@@ -155,13 +155,21 @@ class Learner:
         return {"drift": float(drift), "ratio_clipped": pairs["clipped"] / max(1.0, pairs["all"])}
 
     def _summary(self, graded: Graded, scores: Sequence[float], advantage: Sequence[float]) -> Metrics:
-        """Means over all processes."""
+        """Means over all processes, of all rows and of each task's."""
+        rows = list(zip(graded.rows, graded.is_correct, graded.labels, strict=True))
         sums = {"rows": float(len(scores)), "score": sum(scores)}
         sums["accuracy"] = float(sum(graded.is_correct))
         sums["nfe"] = float(sum(row.nfe for row in graded.rows))
         sums["with_advantage"] = float(sum(a != 0 for a in advantage))
+        for task in self.recipe.tasks:
+            mine = [(row.nfe, is_correct) for row, is_correct, label in rows if label == task]
+            sums[f"rows/{task}"] = float(len(mine))
+            sums[f"accuracy/{task}"] = float(sum(is_correct for _, is_correct in mine))
+            sums[f"nfe/{task}"] = float(sum(nfe for nfe, _ in mine))
         total = self.workers.sum(sums)
-        return {name: value / total["rows"] for name, value in total.items() if name != "rows"}
+        counts = {name: total["rows" + "".join(name.partition("/")[1:])] for name in total}
+        means = {name: value / counts[name] for name, value in total.items() if counts[name]}
+        return {name: mean for name, mean in means.items() if not name.startswith("rows")}
 
     def _autocast(self) -> torch.autocast:
         device = self.workers.device.type
