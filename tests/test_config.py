@@ -1,5 +1,6 @@
 """Recipes are strict, frozen, and say what is wrong with them in one line."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -125,3 +126,16 @@ def test_recipes_are_frozen() -> None:
         recipe.steps = 3
     with pytest.raises(ValidationError):
         recipe.optim.lr = 3.0
+
+
+@pytest.mark.parametrize(
+    ("recipe", "override", "says"),
+    [
+        ("grpo_policy", "block_lengths=[32, 30]", "must each divide length 64"),
+        ("grpo_policy", "head.mlp_dim=77", "leave them out"),
+        ("tiny", "net.max_length=16", "net.max_length is 16"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(recipe: str, override: str, says: str) -> None:
+    with pytest.raises(ValueError, match=re.escape(says)):
+        load_recipe(recipe, [override])

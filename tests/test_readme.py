@@ -13,5 +13,10 @@ def test_the_first_python_block_decodes_the_bundled_model(capsys: pytest.Capture
     assert code is not None
     exec(compile(code.group(1), "README.md", "exec"), {})
     printed = capsys.readouterr().out
-    assert "answer " in printed
+    assert "\nanswer 37" in printed  # 20 + (14 + 3)
     assert "calls for 64 positions" in printed
+
+
+def test_every_table_row_has_as_many_cells_as_its_header() -> None:
+    for table in re.findall(r"(?:^\|.*\n)+", README, re.MULTILINE):
+        assert len({row.count("|") for row in table.splitlines()}) == 1, table

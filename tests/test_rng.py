@@ -113,3 +113,8 @@ def test_one_seed_per_prompt_is_taken_as_it_is() -> None:
     assert len(set(row_seeds([5, 6], [[1], [1]]))) == 2
     with pytest.raises(ValueError, match="1 seeds for 2 prompts"):
         row_seeds([5], [[1], [2]])
+
+
+def test_row_seeds_look_at_the_ids_not_at_their_type() -> None:
+    prompt = [3, 1, 4]
+    assert row_seeds(0, [prompt, prompt]) == row_seeds(0, [torch.tensor(prompt), torch.tensor(prompt)])

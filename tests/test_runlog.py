@@ -65,3 +65,18 @@ def test_the_last_values_of_a_metric_can_be_read_back(tmp_path: Path) -> None:
     assert log.last("score", 2) == [0.5, 0.75]
     assert log.last("score", 9) == [0.0, 0.25, 0.5, 0.75]
     assert log.last("loss", 2) == []
+
+
+def test_a_full_disk_costs_no_metrics(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = RunLog(tmp_path, {})
+    for step in range(4):
+        log.write(step, loss=1.0)
+    before = log.metrics_path.read_text()
+
+    def full(self: Path, *args: object, **settings: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "write_text", full)
+    with pytest.raises(ValueError, match="free space"):
+        log.forget_after(2)
+    assert log.metrics_path.read_text() == before

@@ -176,6 +176,7 @@ def write_folder(folder: Path, texts: Mapping[str, str], tensors: Mapping[str, M
         partial.mkdir(parents=True)
         for name, group in tensors.items():
             save_file(dict(group), str(partial / name))
+            (partial / name).chmod(0o644)  # safetensors makes files that only their owner can read
         for name, text in texts.items():
             (partial / name).write_text(text, encoding="utf-8")
         folder.mkdir(parents=True, exist_ok=True)

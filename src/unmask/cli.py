@@ -74,6 +74,13 @@ def _fail(message: str) -> None:
     sys.exit(2)
 
 
+def _check_writable(path: Path | None) -> None:
+    """Find out before the work, not after it."""
+    if path is not None:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.open("a").close()
+
+
 def _end(value: Any) -> None:
     """The one JSON line that ends stdout."""
     sys.stdout.write(json.dumps(value) + "\n")
@@ -82,7 +89,9 @@ def _end(value: Any) -> None:
 
 @app.command()
 def generate(
-    prompts: Annotated[list[str], typer.Argument(help="Prompts, as text.")],
+    prompts: Annotated[
+        list[str], typer.Argument(help=r"Prompts in the form the model knows; \n is a line break.")
+    ],
     model: Model = "bundled",
     planner: Annotated[str, typer.Option("--planner", "-p", help="As in eval.")] = "factor(1.0)",
     length: Length = 64,
@@ -100,6 +109,7 @@ def generate(
     from unmask.models.load import load_denoiser
     from unmask.planners.load import parse_planner
 
+    _check_writable(html)
     denoiser = load_denoiser(model, device=device)
     if denoiser.tokenizer is None:
         raise ValueError(f"{model} has no tokenizer.json, so it cannot read text")
@@ -171,6 +181,8 @@ def evaluate_command(
     from unmask.planners.load import parse_planner
     from unmask.tasks.load import load_task
 
+    for path in (out, html):
+        _check_writable(path)
     denoiser = load_denoiser(model, device=device)
     tasks = [load_task(name) for name in task]
     settings = [
@@ -188,9 +200,8 @@ def evaluate_command(
             temperature=temperature,
             batch_size=batch_size,
             watch=lambda what, done, total: status.update(f"{what}: {done}/{total}"),
+            save=None if out is None else lambda records: append_records(out, records),
         )
-    if out is not None:
-        append_records(out, result.records)
     if html is not None:
         replay_html(result.replays, html)
     summaries = summarise(result.records)
@@ -210,6 +221,7 @@ def pareto(
     from unmask.eval.records import read_records
     from unmask.eval.table import as_json, print_table
 
+    _check_writable(out)
     summaries = summarise([record for path in files for record in read_records(path)])
     if not summaries:
         raise ValueError("no records in the files given; write some with `unmask eval --out FILE.jsonl`")
@@ -218,7 +230,7 @@ def pareto(
     best = {
         task: [
             {"label": point.label, "nfe": point.nfe, "accuracy": point.accuracy}
-            for point in frontier([point_of(each) for each in summaries if each.task == task])
+            for point in frontier(point_of(each) for each in summaries if each.task == task)
         ]
         for task in sorted({each.task for each in summaries})
     }

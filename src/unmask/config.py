@@ -63,8 +63,6 @@ class RunConfig(Settings):
     seed: int = 0
     length: PositiveInt = 64
     precision: Literal["float32", "bf16"] = "float32"
-    compile: bool = False
-    """Compile the hot functions with torch.compile."""
     save_every: PositiveInt = 100
     """Steps between checkpoints; one is also written at the end and on Ctrl-C."""
 
@@ -82,7 +80,17 @@ class DenoiseRecipe(RunConfig):
     """Rows a step, over all processes."""
     data_workers: int = Field(0, ge=0)
     """Processes that make problems, for each training process."""
-    save_dtype: Literal["float32", "bfloat16", "float16"] = "float32"
+    compile: bool = False
+    """Compile the hot functions with torch.compile."""
+
+    @model_validator(mode="after")
+    def _rows_fit_the_net(self) -> Self:
+        if self.prompt_length + self.length > self.net.max_length:
+            total = self.prompt_length + self.length
+            raise ValueError(
+                f"prompt_length + length is {total}, but net.max_length is {self.net.max_length}"
+            )
+        return self
 
 
 class HeadConfig(Settings):
@@ -93,9 +101,17 @@ class HeadConfig(Settings):
     """A planner folder to start from; null makes a new head."""
     law: Literal["nonempty", "fallback"] = "nonempty"
     mlp_dim: PositiveInt | None = None
-    """Of a new head; null takes 704 (dultra) or 512 (confidence)."""
-    bias: float = -2.0
-    """Initial logit of a new confidence policy."""
+    """Of a new head; null takes the denoiser's (dultra) or 512 (confidence)."""
+    bias: float | None = None
+    """Initial logit of a new confidence policy; null takes -2."""
+
+    @model_validator(mode="after")
+    def _start_has_a_shape(self) -> Self:
+        if self.start is not None and (self.mlp_dim is not None or self.bias is not None):
+            raise ValueError(
+                f"mlp_dim and bias are of a new head, but start is {self.start!r}; leave them out"
+            )
+        return self
 
 
 class InitRecipe(RunConfig):
@@ -108,6 +124,8 @@ class InitRecipe(RunConfig):
     factor: PositiveFloat = 1.0
     min_block: PositiveInt = 16
     """Shortest noised window; the longest is the whole completion."""
+    prompt_length: PositiveInt = 48
+    """Prompts are left-padded to this many positions."""
     class_weight: bool = True
     """Weigh the positives by negatives / positives, as published."""
     steps: PositiveInt = 500
@@ -155,6 +173,17 @@ class GrpoRecipe(RunConfig):
     """How the steps of a row combine: dUltra sums (over L), the policies paper takes the mean."""
     rollout_batch: PositiveInt = 256
     micro_batch_tokens: PositiveInt = 16384
+    compile: bool = False
+    """Compile the hot functions with torch.compile."""
+
+    @model_validator(mode="after")
+    def _blocks_divide(self) -> Self:
+        odd = [block for block in self.block_lengths if self.length % block]
+        if odd or not self.block_lengths:
+            raise ValueError(
+                f"block_lengths {list(self.block_lengths)} must each divide length {self.length}"
+            )
+        return self
 
 
 Recipe = DenoiseRecipe | InitRecipe | GrpoRecipe

@@ -46,7 +46,7 @@ def row_seeds(seed: int | Sequence[int], prompts: Sequence[Sequence[int]]) -> li
     seen: dict[tuple[int, ...], int] = {}
     seeds = []
     for prompt in prompts:
-        key = tuple(prompt)
+        key = tuple(int(token) for token in prompt)
         seen[key] = seen.get(key, -1) + 1
         digest = hashlib.blake2b(str(key).encode(), digest_size=16).hexdigest()
         seeds.append(derive(seed, "row", digest, seen[key]))

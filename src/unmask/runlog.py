@@ -31,7 +31,21 @@ class RunLog:
         if self.metrics_path.is_file():
             lines = self.metrics_path.read_text(encoding="utf-8").splitlines(keepends=True)
             kept = [line for line in lines if _step(line) < step]
-            self.metrics_path.write_text("".join(kept), encoding="utf-8")
+            if len(kept) < len(lines):
+                self._replace("".join(kept))
+
+    def _replace(self, text: str) -> None:
+        partial = self.metrics_path.with_suffix(".partial")
+        try:
+            partial.write_text(text, encoding="utf-8")
+            partial.replace(self.metrics_path)
+        except OSError as error:
+            raise self._full(error) from error
+
+    def _full(self, error: OSError) -> ValueError:
+        return ValueError(
+            f"cannot write {self.metrics_path} ({error}); free space and run the same command again"
+        )
 
     def last(self, key: str, count: int) -> list[float]:
         """The last `count` values logged for `key`."""
@@ -41,8 +55,11 @@ class RunLog:
         return [float(entry[key]) for entry in map(json.loads, lines) if key in entry]
 
     def write(self, step: int, **metrics: float) -> None:
-        with self.metrics_path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step, **metrics}) + "\n")
+        try:
+            with self.metrics_path.open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step, **metrics}) + "\n")
+        except OSError as error:
+            raise self._full(error) from error
 
 
 def _read(path: Path) -> Any:

@@ -39,6 +39,8 @@ class Trajectory:
 
     def state_at(self, step: int) -> Tensor:
         """(L,) the completion as the denoiser saw it at `step`; `state_at(nfe)` is the end."""
+        if step >= self.nfe:
+            return self.tokens.clone()
         return torch.where(self.masked_at(step), self.mask_id, self.tokens)
 
     def num_content_tokens(self, eos_id: int, pad_id: int) -> int:

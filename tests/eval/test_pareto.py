@@ -110,4 +110,4 @@ def test_aup_drops_what_lost_more_than_five_points_and_caps_the_weight_at_one() 
 
 def test_a_summary_becomes_a_point() -> None:
     summary = summarise([record(nfe=4), record(id="b", nfe=8, correct=False)])[0]
-    assert point_of(summary) == Point(6, 0.5, "top_k(2)")
+    assert point_of(summary) == Point(6, 0.5, "top_k(2) on toy, block 4")

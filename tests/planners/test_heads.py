@@ -15,7 +15,7 @@ from tests.planners.views import all_sets, streams, view_of
 from unmask.planners.base import View
 from unmask.planners.heads import ConfidencePolicy, ConfidencePolicyConfig, DultraHead
 from unmask.planners.learned import LearnedPlanner, Mode
-from unmask.planners.load import HEADS, load_planner, make_head, save_planner
+from unmask.planners.load import HEADS, load_planner, make_head, parse_planner, save_planner
 
 CONFIGS: dict[str, dict[str, Any]] = {
     "dultra": {"hidden_size": 8, "num_heads": 2, "mlp_dim": 12},
@@ -299,3 +299,20 @@ def test_a_head_that_has_no_name_cannot_be_saved(tmp_path: Path) -> None:
 def test_the_public_api_has_the_same_functions() -> None:
     assert unmask.load_planner is load_planner
     assert unmask.save_planner is save_planner
+
+
+@pytest.mark.parametrize("text", ["factor(1.0, 0, 3)", "factor(1.0, factor=2)", "top_k(k=2, k=3)"])
+def test_a_planner_word_that_says_too_much_is_refused(text: str) -> None:
+    with pytest.raises(ValueError, match="one setting too many"):
+        parse_planner(text)
+
+
+def test_planner_words_take_settings_by_place_and_by_name() -> None:
+    assert parse_planner("factor(0.5, 0)") == unmask.planner("factor", factor=0.5, last_pair=0)
+    assert parse_planner("factor(last_pair=0)") == unmask.planner("factor", last_pair=0)
+    assert parse_planner("top_k") == unmask.planner("top_k")
+
+
+def test_a_base_without_a_planner_of_its_own_says_who_has_one() -> None:
+    with pytest.raises(ValueError, match="--model bundled/dultra"):
+        parse_planner("own", own="bundled")

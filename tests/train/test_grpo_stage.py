@@ -8,6 +8,7 @@ import torch
 
 import unmask
 from tests.train.small import (
+    ALONE,
     assert_resuming_changes_nothing,
     grpo_recipe,
     metrics_of,
@@ -16,6 +17,8 @@ from tests.train.small import (
     train,
 )
 from unmask.config import HeadConfig
+from unmask.planners.load import save_planner
+from unmask.train.stages import make_stage
 
 both_modes = pytest.mark.parametrize("recipe_of", [grpo_recipe, policy_recipe], ids=["dultra", "policy"])
 
@@ -77,3 +80,17 @@ def test_the_best_checkpoint_is_kept_once_there_are_enough_scores(base: Path, tm
     mean = sum(entry["score"] for entry in metrics_of(tmp_path)) / 20
     assert stage.state.best == pytest.approx(mean)
     assert tensors_of(tmp_path / "best").keys() == tensors_of(tmp_path / "final").keys()
+
+
+def test_a_planner_that_decides_by_threshold_is_trained_by_sampling(base: Path, tmp_path: Path) -> None:
+    stage, _ = train(grpo_recipe(base, updates=1), tmp_path / "first")
+    save_planner(tmp_path / "start", stage.state.planner.tuned(mode="threshold", factor=2.0))
+    recipe = grpo_recipe(base, updates=1, head=HeadConfig(start=str(tmp_path / "start")))
+    planner = make_stage(recipe, ALONE).state.planner
+    assert (planner.mode, planner.factor) == ("sample", 1.0)
+
+
+def test_a_start_of_another_kind_is_refused(base: Path) -> None:
+    recipe = policy_recipe(base, head=HeadConfig(kind="dultra", start="bundled/policy"))
+    with pytest.raises(ValueError, match="is a ConfidencePolicy, not 'dultra'"):
+        make_stage(recipe, ALONE)

@@ -4,6 +4,7 @@ Rows advance independently: each has its own prompt length, block, step count an
 the batch when it is finished. B rows, P prompt and L completion positions, T = P + L, V symbols.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
@@ -227,8 +228,8 @@ def _check(
             f"block_length {block_length} does not divide length {length}; use "
             + " or ".join(map(str, choices))
         )
-    if not temperature >= 0:
-        raise ValueError(f"temperature {temperature} is negative; use 0 for the most likely token")
+    if not 0 <= temperature < math.inf:
+        raise ValueError(f"temperature {temperature} is not 0 or above; use 0 for the most likely token")
     for index, prompt in enumerate(prompts):
         if len(prompt) == 0:
             raise ValueError(f"prompt {index} is empty; give at least one token")
@@ -236,6 +237,11 @@ def _check(
             raise ValueError(
                 f"prompt {index} has {len(prompt)} tokens and length is {length}, but the model holds "
                 f"{denoiser.max_length}; shorten either"
+            )
+        if not 0 <= min(prompt) <= max(prompt) < denoiser.vocab_size:
+            raise ValueError(
+                f"prompt {index} has ids from {min(prompt)} to {max(prompt)}, the model knows 0 to "
+                f"{denoiser.vocab_size - 1}; use its own tokenizer"
             )
         if denoiser.mask_id in prompt:
             raise ValueError(f"prompt {index} contains the mask token {denoiser.mask_id}; remove it")

@@ -40,8 +40,12 @@ def compare(
     batch_size: int = 64,
     num_replays: int = 2,
     watch: Callable[[str, int, int], None] | None = None,
+    save: Callable[[list[Record]], None] | None = None,
 ) -> Comparison:
-    """Evaluate every setting on every task; `watch` is called with (what, rows done, rows in all)."""
+    """Evaluate every setting on every task.
+
+    `watch` is called with (what, rows done, rows in all); `save` with the records of each finished setting.
+    """
     records: list[Record] = []
     replays: dict[tuple[int, int], list[ReplayRow]] = {}
     for task_number, task in enumerate(tasks):
@@ -68,6 +72,8 @@ def compare(
                 progress=progress,
             )
             records += result.records
+            if save is not None:
+                save(result.records)
             for number, trajectory in enumerate(result.trajectories):
                 row = row_of(
                     trajectory,

@@ -20,7 +20,8 @@ class Point:
 
 
 def point_of(summary: Summary) -> Point:
-    return Point(summary.nfe.value, summary.accuracy.value, summary.planner)
+    label = f"{summary.planner} on {summary.model}, block {summary.block_length}"
+    return Point(summary.nfe.value, summary.accuracy.value, label)
 
 
 def frontier(points: Iterable[Point]) -> list[Point]:

@@ -115,14 +115,14 @@ class ConfidencePolicyConfig:
     time_period: float = 1.0
     """Longest period of the time embedding; the published 1.0 makes all its frequencies equal."""
     bias: float = -2.0
-    """Initial logit everywhere: about 0.12 of the open positions per step."""
+    """Initial logit, roughly: about 0.12 of the open positions per step."""
 
 
 class ConfidencePolicy(nn.Module):
     """Policy on confidences, mask and time (arXiv 2512.09106, section 3 and released code).
 
-    It sees the completion only; time is steps taken / length. One DiT block with AdaLN-zero, so that before
-    training every position gets the same logit.
+    It sees the completion only; time is steps taken / length. One DiT block whose modulation starts at zero;
+    before training all logits are near `bias`.
     """
 
     def __init__(self, config: ConfidencePolicyConfig) -> None:

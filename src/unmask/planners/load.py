@@ -62,11 +62,13 @@ def parse_planner(text: str, *, own: str | Path | None = None, device: str = "cp
         raise ValueError(f"planner {text!r} lacks its closing bracket")
     arguments = [part.strip() for part in inside.removesuffix(")").split(",") if part.strip()]
     settings: dict[str, Any] = {}
-    for argument in arguments:
+    names = HEURISTICS[name].__slots__ if name in HEURISTICS else ()
+    for place, argument in enumerate(arguments):
         key, equals, value = argument.rpartition("=")
-        if not equals and name in HEURISTICS:
-            key = HEURISTICS[name].__slots__[0]
-        settings[key.strip()] = _number(value.strip())
+        key = key.strip() if equals else names[place] if place < len(names) else ""
+        if not key or key in settings:
+            raise ValueError(f"planner {text!r}: {argument!r} is one setting too many, or lacks its name")
+        settings[key] = _number(value.strip())
         if isinstance(settings[key.strip()], str) and key.strip() not in ("law", "mode"):
             raise ValueError(f"planner {text!r}: {value.strip()!r} is no number")
     if name in HEURISTICS:
@@ -74,6 +76,10 @@ def parse_planner(text: str, *, own: str | Path | None = None, device: str = "cp
     if name == "own":
         if own is None:
             raise ValueError("planner 'own' is the one beside a model, and there is no model")
+        if not (fetch_folder(own) / "planner.json").is_file() and str(own).startswith("bundled"):
+            raise ValueError(
+                f"{own} has no planner of its own; use --model bundled/dultra, or another planner"
+            )
         name = str(own)
     return load_planner(name, device=device).tuned(**settings)
 
@@ -127,7 +133,10 @@ def _load_dultra(folder: Path) -> LearnedPlanner:
     description = read_json(folder / "config.json")
     if DULTRA_CLASS not in description.get("architectures", []):
         raise ValueError(f"{folder} has no planner.json, and is no dUltra checkpoint ({DULTRA_CLASS}) either")
-    head = make_head("dultra", **dultra_head_config(description))
+    try:
+        head = make_head("dultra", **dultra_head_config(description))
+    except KeyError as error:
+        raise ValueError(f"{folder / 'config.json'} is incomplete: it lacks {error}") from error
     fill_renamed(head, folder, dultra_head_names(), others=(LLADA_ROOT,))
     return LearnedPlanner(head, law="fallback")
 

@@ -1,11 +1,13 @@
 """Word problems with a written derivation that may go in many orders.
 
-    Ann has 14. Dan has as many as Ann and Bob together. Bob has 3 more than Ann. How many has Dan?
+    Ann has 14. Dan has as many as Bob and Cid together. Cid has 20. Bob has 3 more than Ann.
+    How many has Dan?
 
+    Cid=20
     Ann=14
     Bob=14+3=17
-    Dan=17+14=31
-    answer 31
+    Dan=20+17=37
+    answer 37
 
 Every person is needed for the answer. A line may stand anywhere after the lines it uses and may write its
 sum either way round, so a problem has many right derivations; each line is graded.

@@ -47,16 +47,17 @@ def save(folder: Path, state: TrainState) -> None:
             folder.rename(old)
         partial.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-    except OSError as error:
-        raise ValueError(f"cannot save to {folder}: {error}; the checkpoint before is unchanged") from error
+    except (OSError, ValueError) as error:
+        reason = f"cannot save to {folder}: {error.__cause__ or error}"
+        raise ValueError(f"{reason}; the checkpoint before is unchanged; free space and go on") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def save_models(folder: Path, state: TrainState, dtype: str | None = None) -> None:
+def save_models(folder: Path, state: TrainState) -> None:
     """The trained models alone, in the formats that `load_denoiser` and `load_planner` read."""
     if state.denoiser is not None:
-        save_denoiser(folder, state.denoiser, dtype)
+        save_denoiser(folder, state.denoiser)
     if state.planner is not None:
         save_planner(folder, state.planner)
 
@@ -77,7 +78,10 @@ def restore(folder: Path, state: TrainState) -> bool:
         load_tensors(state.planner.head, folder / "planner.safetensors")
     _unflatten(state.optimizer, read_tensors(folder / "optimizer.safetensors"))
     progress = read_json(folder / "progress.json")
-    state.step, state.best = int(progress["step"]), float(progress["best"])
+    try:
+        state.step, state.best = int(progress["step"]), float(progress["best"])
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f"{folder / 'progress.json'} does not say how far the run was: {error}") from error
     return True
 
 

@@ -16,7 +16,7 @@ from unmask.config import GrpoRecipe
 from unmask.decode.loop import decode
 from unmask.models.base import Denoiser
 from unmask.planners.learned import LearnedPlanner
-from unmask.rewards.compose import Reward
+from unmask.rewards.compose import Reward, Scored
 from unmask.rng import derive
 from unmask.train.loop import Metrics
 from unmask.train.parallel import Workers
@@ -98,7 +98,7 @@ class Learner:
             found = self._learn(replay, advantage, graded.rows)
             learned = found if inner == 0 else {**learned, "ratio_clipped": found["ratio_clipped"]}
             learned["grad_norm"] = self.update(index)
-        metrics = self._summary(graded, [each.score for each in scored], advantage)
+        metrics = self._summary(graded, scored, advantage)
         drift = self.workers.max(learned.pop("drift"))
         return {
             **metrics,
@@ -154,10 +154,12 @@ class Learner:
         pairs = self.workers.sum({"clipped": float(clipped), "all": float(len(replay.row_N))})
         return {"drift": float(drift), "ratio_clipped": pairs["clipped"] / max(1.0, pairs["all"])}
 
-    def _summary(self, graded: Graded, scores: Sequence[float], advantage: Sequence[float]) -> Metrics:
+    def _summary(self, graded: Graded, scored: Sequence[Scored], advantage: Sequence[float]) -> Metrics:
         """Means over all processes, of all rows and of each task's."""
         rows = list(zip(graded.rows, graded.is_correct, graded.labels, strict=True))
-        sums = {"rows": float(len(scores)), "score": sum(scores)}
+        sums = {"rows": float(len(scored)), "score": sum(each.score for each in scored)}
+        for part in scored[0].parts:
+            sums[f"part_{part}"] = sum(each.parts[part] for each in scored)
         sums["accuracy"] = float(sum(graded.is_correct))
         sums["nfe"] = float(sum(row.nfe for row in graded.rows))
         sums["with_advantage"] = float(sum(a != 0 for a in advantage))

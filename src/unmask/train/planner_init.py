@@ -17,7 +17,7 @@ from unmask.planners.base import View, make_view
 from unmask.planners.features import confidence
 from unmask.planners.heuristics import factor_rule
 from unmask.planners.learned import LearnedPlanner
-from unmask.planners.load import load_planner, make_head
+from unmask.planners.load import HEADS, load_planner, make_head
 from unmask.rng import RowStreams, derive
 from unmask.train.checkpoint import TrainState
 from unmask.train.data import Examples, ReferenceBatches, batches, noise_streams, random_mask
@@ -25,17 +25,24 @@ from unmask.train.loop import Metrics
 from unmask.train.optim import adamw, clip_and_step, set_learning_rate
 from unmask.train.parallel import Workers
 
-PROMPT_LENGTH = 48
-
 
 def new_planner(config: HeadConfig, denoiser: Transformer, seed: int) -> LearnedPlanner:
-    """The head of a recipe: loaded from `start`, or new with the shape that fits the denoiser."""
+    """The head of a recipe: loaded from `start`, or new with the shape that fits the denoiser.
+
+    It samples from its law, however the planner at `start` decides.
+    """
     if config.start is not None:
-        return load_planner(config.start).tuned(law=config.law)
+        loaded = load_planner(config.start)
+        if type(loaded.head) is not HEADS[config.kind][0]:
+            raise ValueError(
+                f"head.start {config.start!r} is a {type(loaded.head).__name__}, not {config.kind!r}"
+            )
+        return loaded.tuned(law=config.law, mode="sample", factor=1.0, temperature=1.0)
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(derive(seed, "head"))
         if config.kind == "confidence":
-            head = make_head("confidence", mlp_dim=config.mlp_dim or 512, bias=config.bias)
+            bias = {} if config.bias is None else {"bias": config.bias}
+            head = make_head("confidence", mlp_dim=config.mlp_dim or 512, **bias)
         else:
             net = denoiser.config
             head = make_head(
@@ -97,7 +104,7 @@ class InitStage:
         dataset = ReferenceBatches(
             self.recipe.tasks,
             self.denoiser.tokenizer,
-            prompt_length=PROMPT_LENGTH,
+            prompt_length=self.recipe.prompt_length,
             length=self.recipe.length,
             batch_size=self.recipe.batch_size,
             rank=self.workers.rank,
