@@ -11,9 +11,11 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from unmask.config import DenoiseRecipe, InitRecipe
 from unmask.rng import RowStreams, derive
 from unmask.tasks.base import Problem, Task
 from unmask.tasks.load import load_task
+from unmask.train.parallel import Workers
 
 
 class Examples(NamedTuple):
@@ -73,6 +75,22 @@ class ReferenceBatches(Dataset[Examples]):
             )
         fill = [eos] * (self.length - len(completion))
         return [eos] * (self.prompt_length - len(prompt)) + prompt + completion + fill
+
+
+def reference_batches(
+    recipe: DenoiseRecipe | InitRecipe, tokenizer: Any, workers: Workers, first: int
+) -> Iterator[Examples]:
+    """This process's share of the steps of a recipe, from step `first` on."""
+    dataset = ReferenceBatches(
+        recipe.tasks,
+        tokenizer,
+        prompt_length=recipe.prompt_length,
+        length=recipe.length,
+        batch_size=recipe.batch_size,
+        rank=workers.rank,
+        size=workers.size,
+    )
+    return batches(dataset, first, recipe.steps, recipe.data_workers)
 
 
 def batches(dataset: ReferenceBatches, first: int, total: int, num_workers: int) -> Iterator[Examples]:

@@ -20,7 +20,7 @@ from unmask.planners.learned import LearnedPlanner
 from unmask.planners.load import HEADS, load_planner, make_head
 from unmask.rng import RowStreams, derive
 from unmask.train.checkpoint import TrainState
-from unmask.train.data import Examples, ReferenceBatches, batches, noise_streams, random_mask
+from unmask.train.data import Examples, noise_streams, random_mask, reference_batches
 from unmask.train.loop import Metrics
 from unmask.train.optim import adamw, clip_and_step, set_learning_rate
 from unmask.train.parallel import Workers
@@ -101,16 +101,7 @@ class InitStage:
         self.stream: Iterator[Examples] = iter(())
 
     def prepare(self, first: int) -> None:
-        dataset = ReferenceBatches(
-            self.recipe.tasks,
-            self.denoiser.tokenizer,
-            prompt_length=self.recipe.prompt_length,
-            length=self.recipe.length,
-            batch_size=self.recipe.batch_size,
-            rank=self.workers.rank,
-            size=self.workers.size,
-        )
-        self.stream = batches(dataset, first, self.total, self.recipe.data_workers)
+        self.stream = reference_batches(self.recipe, self.denoiser.tokenizer, self.workers, first)
 
     def step(self, index: int) -> Metrics:
         recipe, device = self.recipe, self.workers.device
