@@ -3,8 +3,7 @@
 import json
 import os
 import shutil
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -88,71 +87,78 @@ def load_tensors(module: nn.Module, path: Path) -> None:
     fill(module, read_tensors(path), str(path))
 
 
-def fill(module: nn.Module, tensors: Mapping[str, Tensor], origin: str) -> None:
-    """Copy `tensors` into `module`, converted to its dtype.
+def fill(
+    module: nn.Module,
+    tensors: Mapping[str, Tensor],
+    origin: str,
+    names: Mapping[str, tuple[str, ...]] | None = None,
+    others: tuple[str, ...] = (),
+) -> None:
+    """Copy `tensors` into `module`, one at a time and converted to its dtype.
+
+    Args:
+        module: gets a tensor for each of its own.
+        tensors: by name.
+        origin: what errors call the place they come from.
+        names: our name -> theirs, stacked along the first axis; by default they are the same.
+        others: beginnings of names that belong to somebody else and are passed over.
 
     Raises:
         ValueError: naming the first tensor that is missing, unknown or of another shape.
     """
     state = module.state_dict()
-    for name in state:
-        if name not in tensors:
-            raise ValueError(f"{origin} lacks the tensor {name!r}; it belongs to another model")
-        if tensors[name].shape != state[name].shape:
-            found, wanted = tuple(tensors[name].shape), tuple(state[name].shape)
-            raise ValueError(f"{origin}: {name!r} has shape {found}, the model wants {wanted}")
-    unknown = sorted(set(tensors) - set(state))
-    if unknown:
-        raise ValueError(f"{origin} has a tensor {unknown[0]!r} that the model does not know")
+    theirs = names or {name: (name,) for name in state}
+    wanted = [each for name in state for each in theirs[name]]
+    missing = [each for each in wanted if each not in tensors]
+    if missing:
+        raise ValueError(f"{origin} lacks the tensor {missing[0]!r}; it belongs to another model")
     with torch.no_grad():
         for name, value in state.items():
-            value.copy_(tensors[name])
-
-
-def fill_renamed(
-    module: nn.Module, folder: Path, names: Mapping[str, tuple[str, ...]], others: tuple[str, ...]
-) -> None:
-    """Copy tensors of a published checkpoint into `module`, one at a time and converted to its dtype.
-
-    Args:
-        module: gets a tensor for each of its own.
-        folder: with model.safetensors, or with shards and model.safetensors.index.json.
-        names: our name -> theirs, stacked along the first axis.
-        others: beginnings of names that belong to somebody else and are passed over.
-
-    Raises:
-        ValueError: naming the file or tensor that is missing, unreadable, unknown or of another shape.
-    """
-    where = _shards(folder)
-    wanted = {name for group in names.values() for name in group}
-    unknown = sorted(name for name in where if name not in wanted and not name.startswith(others))
-    if unknown:
-        raise ValueError(f"{folder} has a tensor {unknown[0]!r} that the model does not know")
-    state = module.state_dict()
-    with ExitStack() as stack, torch.no_grad():
-        opened = {path: stack.enter_context(_open(path)) for path in sorted(set(where.values()))}
-        for name, value in state.items():
-            missing = [each for each in names[name] if each not in where]
-            if missing:
-                raise ValueError(f"{folder} lacks the tensor {missing[0]!r}; it belongs to another model")
-            parts = [opened[where[each]].get_tensor(each) for each in names[name]]
+            parts = [tensors[each] for each in theirs[name]]
             stacked = torch.cat(parts) if len(parts) > 1 else parts[0]
             if stacked.shape != value.shape:
                 found, shape = tuple(stacked.shape), tuple(value.shape)
-                raise ValueError(f"{folder}: {names[name]} has shape {found}, the model wants {shape}")
+                raise ValueError(f"{origin}: {theirs[name][0]!r} has shape {found}, the model wants {shape}")
             value.copy_(stacked)
+    unknown = sorted(name for name in set(tensors) - set(wanted) if not name.startswith(others))
+    if unknown:
+        raise ValueError(f"{origin} has a tensor {unknown[0]!r} that the model does not know")
+
+
+class LazyTensors(Mapping[str, Tensor]):
+    """The tensors of a folder, whole or in shards, each read when it is asked for.
+
+    Raises:
+        ValueError: naming the file that is missing, unreadable or no safetensors.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._where = _shards(folder)
+        self._files = {path: _open(path) for path in sorted(set(self._where.values()))}
+
+    def __getitem__(self, name: str) -> Tensor:
+        tensor: Tensor = self._files[self._where[name]].get_tensor(name)
+        return tensor
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._where)
+
+    def __len__(self) -> int:
+        return len(self._where)
 
 
 def _shards(folder: Path) -> dict[str, Path]:
     """Tensor name -> file."""
     index = folder / "model.safetensors.index.json"
     if index.is_file():
-        return {name: folder / file for name, file in read_json(index)["weight_map"].items()}
+        where = read_json(index).get("weight_map")
+        if not isinstance(where, dict):
+            raise ValueError(f"{index} has no weight_map; copy or download it again")
+        return {name: folder / file for name, file in where.items()}
     path = folder / "model.safetensors"
     if not path.is_file() and any(folder.glob("*.bin")):
         raise ValueError(f"{folder} holds pickled weights only, which can run code; convert to safetensors")
-    with _open(path) as file:
-        return dict.fromkeys(file.keys(), path)
+    return dict.fromkeys(_open(path).keys(), path)
 
 
 def _open(path: Path) -> Any:

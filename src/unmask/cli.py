@@ -221,10 +221,10 @@ def pareto(
     from unmask.eval.records import read_records
     from unmask.eval.table import as_json, print_table
 
-    _check_writable(out)
     summaries = summarise([record for path in files for record in read_records(path)])
     if not summaries:
         raise ValueError("no records in the files given; write some with `unmask eval --out FILE.jsonl`")
+    _check_writable(out)
     print_table(summaries)
     pareto_png(summaries, out)
     best = {

@@ -95,6 +95,13 @@ def test_a_sharded_checkpoint_loads_the_same(net: Transformer, tmp_path: Path) -
         unmask.load_denoiser(tmp_path)
 
 
+def test_an_index_without_a_map_is_named(tmp_path: Path) -> None:
+    shutil.copy(FOLDER / "config.json", tmp_path)
+    (tmp_path / "model.safetensors.index.json").write_text("{}")
+    with pytest.raises(ValueError, match=r"index\.json has no weight_map"):
+        unmask.load_denoiser(tmp_path)
+
+
 def test_pickled_weights_are_refused(tmp_path: Path) -> None:
     shutil.copy(FOLDER / "config.json", tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from pydantic import TypeAdapter, ValidationError
 
-from unmask.checkpoint import fetch_folder, fill, fill_renamed, read_json, read_tensors, write_folder
+from unmask.checkpoint import LazyTensors, fetch_folder, fill, read_json, read_tensors, write_folder
 from unmask.families import dultra_head_names, llada_config, llada_names
 from unmask.models.transformer import Transformer, TransformerConfig
 
@@ -48,7 +48,7 @@ def _fill(net: Transformer, folder: Path) -> None:
     if read_json(folder / "config.json")["model_type"] == "llada":
         names = llada_names(config.num_layers, qkv_bias=config.qkv_bias, tied=config.tied)
         heads = tuple(theirs for group in dultra_head_names().values() for theirs in group)
-        fill_renamed(net, folder, names, others=heads)
+        fill(net, LazyTensors(folder), str(folder), names, others=heads)
         return
     tensors = read_tensors(path)
     if config.tied:

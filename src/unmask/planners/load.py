@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from unmask.checkpoint import fetch_folder, fill_renamed, load_tensors, read_json, write_folder
+from unmask.checkpoint import LazyTensors, fetch_folder, fill, load_tensors, read_json, write_folder
 from unmask.families import DULTRA_CLASS, LLADA_ROOT, dultra_head_config, dultra_head_names
 from unmask.planners.base import Planner
 from unmask.planners.heads import (
@@ -69,7 +69,7 @@ def parse_planner(text: str, *, own: str | Path | None = None, device: str = "cp
         if not key or key in settings:
             raise ValueError(f"planner {text!r}: {argument!r} is one setting too many, or lacks its name")
         settings[key] = _number(value.strip())
-        if isinstance(settings[key.strip()], str) and key.strip() not in ("law", "mode"):
+        if isinstance(settings[key], str) and key not in ("law", "mode"):
             raise ValueError(f"planner {text!r}: {value.strip()!r} is no number")
     if name in HEURISTICS:
         return planner(name, **settings)
@@ -137,7 +137,7 @@ def _load_dultra(folder: Path) -> LearnedPlanner:
         head = make_head("dultra", **dultra_head_config(description))
     except KeyError as error:
         raise ValueError(f"{folder / 'config.json'} is incomplete: it lacks {error}") from error
-    fill_renamed(head, folder, dultra_head_names(), others=(LLADA_ROOT,))
+    fill(head, LazyTensors(folder), str(folder), dultra_head_names(), others=(LLADA_ROOT,))
     return LearnedPlanner(head, law="fallback")
 
 
