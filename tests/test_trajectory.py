@@ -17,6 +17,7 @@ def example() -> Trajectory:
         unmask_step=torch.tensor([2, 0, 3, 1, -1, -1], dtype=torch.int16),
         block_length=6,
         mask_id=MASK,
+        confidence=torch.linspace(0, 1, 24).reshape(4, 6),
     )
 
 
@@ -63,7 +64,7 @@ def test_saved_trajectories_come_back_bit_for_bit(tmp_path: Path) -> None:
     loaded = load(tmp_path / "rows.safetensors")
     assert len(loaded) == len(rows)
     for row, other in zip(rows, loaded, strict=True):
-        for name in ("prompt", "tokens", "unmask_step", "planner_log_prob", "token_log_prob"):
+        for name in ("prompt", "tokens", "unmask_step", "planner_log_prob", "token_log_prob", "confidence"):
             value, read = getattr(row, name), getattr(other, name)
             if value is None:
                 assert read is None

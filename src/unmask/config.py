@@ -234,6 +234,8 @@ class GrpoRecipe(RunConfig):
     block_lengths: tuple[PositiveInt, ...] = Field((32,), min_length=1)
     """Updates decode with one of these each, in turn."""
     temperature: float = Field(0.1, ge=0)
+    stop_at_eos: bool = False
+    """Rows end once an EOS has only fixed tokens before it; the rest costs no step and teaches nothing."""
     advantage_floor: float | None = 0.0
     """Advantages under it count as 0 (dUltra's C); null keeps all."""
     clip_low: PositiveFloat = 0.2

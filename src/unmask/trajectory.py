@@ -30,6 +30,9 @@ class Trajectory:
     """(S,) float32 of the chosen sets, where the decode recorded them."""
     token_log_prob: Tensor | None = None
     """(S,) float32 of the tokens fixed in each step, at the temperature that sampled them."""
+    confidence: Tensor | None = None
+    """(S, L) float32: what a policy on confidences saw in each step, where the decode recorded it. With it
+    the policy can be replayed without the denoiser."""
     cache: str = "none"
     """What the decode remembered of earlier steps; with any other than "none" it is an approximation."""
     num_cached_steps: int = 0
@@ -74,6 +77,8 @@ def save(path: Path | str, trajectories: Sequence[Trajectory]) -> None:
         if row.planner_log_prob is not None and row.token_log_prob is not None:
             tensors[f"{index}.planner_log_prob"] = row.planner_log_prob.contiguous()
             tensors[f"{index}.token_log_prob"] = row.token_log_prob.contiguous()
+        if row.confidence is not None:
+            tensors[f"{index}.confidence"] = row.confidence.contiguous()
     save_file(tensors, str(path))
 
 
@@ -94,6 +99,7 @@ def load(path: Path | str) -> list[Trajectory]:
                 temperature=temperature,
                 planner_log_prob=tensors.get(f"{index}.planner_log_prob"),
                 token_log_prob=tensors.get(f"{index}.token_log_prob"),
+                confidence=tensors.get(f"{index}.confidence"),
                 cache=CACHES[int(cache)],
                 num_cached_steps=int(num_cached_steps),
             )

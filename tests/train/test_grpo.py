@@ -1,5 +1,6 @@
 """GRPO: advantages, the clipped loss, and updates on a net of random weights."""
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -8,12 +9,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.train.learners import LENGTH, MULTIPLICATIVE, Tiny, even, grpo_settings
+from tests.train.small import ALONE
 from unmask.config import RewardConfig
 from unmask.decode.sampling import token_log_prob
 from unmask.planners.base import make_view
 from unmask.rewards.compose import make_reward
 from unmask.train.grpo import advantages, grpo_loss
 from unmask.train.optim import clip_and_step
+from unmask.train.replay import Replay
 from unmask.trajectory import Trajectory
 
 REWARDS = st.lists(st.floats(-10, 10), min_size=4, max_size=4)
@@ -110,6 +113,25 @@ def test_the_first_update_sees_the_likelihoods_of_the_rollout(
     assert any(gradient.abs().sum() > 0 for gradient in tiny.gradients)
 
 
+@pytest.mark.parametrize("law", ["nonempty", "fallback", "plackett_luce"])
+def test_a_policy_is_replayed_from_the_confidences_it_saw(law: Any) -> None:
+    """As the denoiser would replay it, and without calling the denoiser."""
+    tiny = Tiny(grpo_settings(train_denoiser=False, stop_at_eos=True), kind="confidence", law=law)
+    tiny.learner.step(0)
+    assert len({row.nfe for row in tiny.rows}) > 1
+    without = [replace(row, confidence=None) for row in tiny.rows]
+    found = []
+    for rows in (tiny.rows, without):
+        replay = Replay.of(rows, [True] * len(rows), tiny.net.pad_id, ALONE.device, with_tokens=False)
+        calls: list[Any] = []
+        handle = tiny.net.register_forward_hook(lambda *given, calls=calls: calls.append(given))
+        pairs = replay.micro_batches(10**6)
+        found.append(torch.cat([replay.log_prob(tiny.net, tiny.planner, *each) for each in pairs]))
+        handle.remove()
+        assert bool(calls) is (rows is without)
+    torch.testing.assert_close(*found, rtol=1e-5, atol=1e-5)
+
+
 @every_mode
 def test_micro_batches_add_up_to_the_gradient_of_one_batch(kind: str, law: Any, train_denoiser: bool) -> None:
     found = []
@@ -140,11 +162,13 @@ def log_likelihood(tiny: Tiny, row: Trajectory, with_tokens: bool) -> torch.Tens
 
 
 @every_mode
-@pytest.mark.parametrize("per_step", ["sum", "mean"])
+@pytest.mark.parametrize(("per_step", "stop"), [("sum", False), ("mean", False), ("mean", True)])
 def test_the_gradient_is_the_policy_gradient_of_the_rollouts(
-    kind: str, law: Any, train_denoiser: bool, per_step: Any
+    kind: str, law: Any, train_denoiser: bool, per_step: Any, stop: bool
 ) -> None:
-    recipe = grpo_settings(train_denoiser=train_denoiser, per_step=per_step, advantage_floor=0.0)
+    recipe = grpo_settings(
+        train_denoiser=train_denoiser, per_step=per_step, advantage_floor=0.0, stop_at_eos=stop
+    )
     tiny = Tiny(recipe, kind=kind, law=law)
     tiny.learner.step(0)
     reward = make_reward(recipe.reward)

@@ -7,7 +7,7 @@ cache the engine gives, token for token, what the reference loop `unmask.decode.
 from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 
@@ -130,26 +130,16 @@ class Engine:
         tokens = tuple(int(token) for token in prompt)
         (row_seed,) = row_seeds(seed, [tokens])
         return self._enqueue(
-            tokens, row_seed, length, block_length, temperature, stop_at_eos, record_log_probs
+            tokens, length, block_length, float(temperature), row_seed, stop_at_eos, record_log_probs
         )
 
-    def _enqueue(
-        self,
-        prompt: tuple[int, ...],
-        row_seed: int,
-        length: int,
-        block_length: int,
-        temperature: float,
-        stop_at_eos: bool,
-        record_log_probs: bool,
-    ) -> int:
+    def _enqueue(self, *settings: Any) -> int:
+        """Queue a row of these settings, those of `Request` behind its id."""
         number = self._next_id
         self._next_id += 1
-        request = Request(
-            number, prompt, length, block_length, float(temperature), row_seed, stop_at_eos, record_log_probs
-        )
+        request = Request(number, *settings)
         try:
-            check(self.denoiser, [prompt], length, block_length, temperature)
+            check(self.denoiser, [request.prompt], request.length, request.block_length, request.temperature)
             if self.settings.max_tokens is not None and request.size > self.settings.max_tokens:
                 raise ValueError(
                     f"a row of {request.size} tokens is over max_tokens {self.settings.max_tokens}"
@@ -217,7 +207,9 @@ class Engine:
         check(self.denoiser, prompts, length, block_length, temperature)
         tokens = [tuple(int(token) for token in prompt) for prompt in prompts]
         numbers = [
-            self._enqueue(prompt, row_seed, length, block_length, temperature, stop_at_eos, record_log_probs)
+            self._enqueue(
+                prompt, length, block_length, float(temperature), row_seed, stop_at_eos, record_log_probs
+            )
             for prompt, row_seed in zip(tokens, row_seeds(seed, tokens), strict=True)
         ]
         places = {number: place for place, number in enumerate(numbers)}
@@ -266,7 +258,7 @@ class Engine:
         if not new:
             return
         requests = [running.request for running in new]
-        if self._grow(max(r.size for r in requests), max(r.length for r in requests)):
+        if self._grow(requests):
             new = list(self._running.values())
             requests = [running.request for running in new]
         assert self._state is not None
@@ -277,18 +269,23 @@ class Engine:
             if moved and isinstance(self._runner, GraphedRunner):
                 self._runner.forget()
 
-    def _grow(self, size: int, length: int) -> bool:
-        """Make a state that holds rows of this size; True where running rows must be laid out again.
+    def _grow(self, requests: Sequence[Request]) -> bool:
+        """Make a state that holds such rows; True where running rows must be laid out again.
 
         Rows start anew in it: their random streams are functions of the step, so they go the same way.
         """
-        state = self._state
-        if state is not None and state.holds(self.max_rows, size, length):
-            return False
-        width = -(-max(size, 0 if state is None else state.width) // 64) * 64
-        length = max(length, 0 if state is None else state.length)
+        size, length = max(r.size for r in requests), max(r.length for r in requests)
+        seen = getattr(self.planner, "sees_only_confidence", False) and any(
+            request.record_log_probs for request in requests
+        )
+        if (state := self._state) is not None:
+            if state.holds(self.max_rows, size, length, seen):
+                return False
+            size, length = max(size, state.width), max(length, state.length)
+            seen = seen or state.seen_RSC is not None
+        width = -(-size // 64) * 64
         device, settings = self.denoiser.device, self.settings
-        self._state = State.empty(self.max_rows, width, length, device, self.denoiser.pad_id)
+        self._state = State.empty(self.max_rows, width, length, device, self.denoiser.pad_id, seen)
         self._cache = None if settings.cache == "none" else KeyValueCache(width)
         runner = Runner(self.denoiser, self.planner, self._state, self._cache, settings.max_logits)
         self._runner = GraphedRunner(runner) if settings.graphs else runner

@@ -4,6 +4,7 @@ B rows of the batch, L shown positions, C completion positions, (X, T) the canva
 R slots, W columns, V symbols, D hidden width.
 """
 
+import functools
 from dataclasses import dataclass, fields, replace
 from typing import Any
 
@@ -131,7 +132,7 @@ class Runner:
             step_B=rows.step_B,
             masked_BC=masked_BC,
             length_B=rows.length_B.clamp_min(1),
-            confidence_BC=lambda: self._confidence(batch, rows, canvas, start_B),
+            confidence_BC=functools.cache(lambda: self._confidence(batch, rows, canvas, start_B)),
             canvas=canvas,
         )
         self._unmask(batch, rows, view, streams)
@@ -150,6 +151,8 @@ class Runner:
             state.planner_log_prob_RC[batch.slot_B, step_B] = subset.log_prob(chosen_BL).float()
             fixed_B = readout.log_prob().masked_fill(~chosen_BL, 0.0).sum(-1)
             state.token_log_prob_RC[batch.slot_B, step_B] = fixed_B
+            if state.seen_RSC is not None:
+                state.seen_RSC[batch.slot_B, step_B, : shape.length] = view.confidence_BC()
         column_BL = rows.prompt_B[:, None] + view.position_BL
         state.tokens_RW[slot_B1, column_BL.masked_fill(~chosen_BL, state.width)] = tokens_BL
         step_BL = rows.step_B[:, None].expand_as(tokens_BL).to(torch.int16)

@@ -44,6 +44,8 @@ class State:
     token_log_prob_RC: Tensor
     confidence_RC: Tensor
     """As last computed: what a cached step knows of positions outside its window."""
+    seen_RSC: Tensor | None
+    """Confidences that the planner saw, by step; None where they are not recorded."""
     status_R: Tensor
     """int64: the first masked position, DONE or FAILED."""
     numbers_R5: Tensor
@@ -52,7 +54,9 @@ class State:
     stops_R: Tensor
 
     @staticmethod
-    def empty(num_slots: int, width: int, length: int, device: torch.device, pad_id: int) -> "State":
+    def empty(
+        num_slots: int, width: int, length: int, device: torch.device, pad_id: int, seen: bool = False
+    ) -> "State":
         """All slots free, from 1 on, and the spare one."""
         slots, columns = num_slots + 1, length + 1
         floats = torch.zeros(slots, columns, device=device)
@@ -63,6 +67,7 @@ class State:
             planner_log_prob_RC=floats,
             token_log_prob_RC=floats.clone(),
             confidence_RC=floats.clone(),
+            seen_RSC=torch.zeros(slots, columns, length, device=device) if seen else None,
             status_R=torch.full((slots,), DONE, device=device),
             numbers_R5=numbers,
             temperature_R=torch.zeros(slots, device=device),
@@ -77,9 +82,10 @@ class State:
     def length(self) -> int:
         return self.unmask_step_RC.shape[1] - 1
 
-    def holds(self, num_slots: int, width: int, length: int) -> bool:
+    def holds(self, num_slots: int, width: int, length: int, seen: bool) -> bool:
         """Whether as many slots are there beside the spare one, and rows of this size fit."""
-        return len(self.status_R) > num_slots and self.width >= width and self.length >= length
+        fits = len(self.status_R) > num_slots and self.width >= width and self.length >= length
+        return fits and (self.seen_RSC is not None or not seen)
 
     def admit(self, slots: Sequence[int], requests: Sequence[Request], mask_id: int) -> None:
         """Lay out new rows: prompt, then masks."""
@@ -120,11 +126,13 @@ class State:
         records = any(request.record_log_probs for request in requests)
         sources = (self.planner_log_prob_RC, self.token_log_prob_RC) if records else ()
         log_probs = [each[slot_B].cpu() for each in sources]
+        seen_BSC = self.seen_RSC[slot_B].cpu() if records and self.seen_RSC is not None else None
         rows = []
         for row, request in enumerate(requests):
             prompt, unmask_step = len(request.prompt), step_BC[row, : request.length].clone()
             nfe = int(unmask_step.max()) + 1
             kept = [each[row, :nfe].clone() for each in log_probs] if request.record_log_probs else None
+            seen = None if seen_BSC is None or not kept else seen_BSC[row, :nfe, : request.length].clone()
             rows.append(
                 Trajectory(
                     prompt=tokens_BW[row, :prompt].clone(),
@@ -135,6 +143,7 @@ class State:
                     temperature=request.temperature,
                     planner_log_prob=kept[0] if kept else None,
                     token_log_prob=kept[1] if kept else None,
+                    confidence=seen,
                     cache=cache,
                     num_cached_steps=cached[row],
                 )

@@ -50,6 +50,25 @@ class Logits:
 
 
 @dataclass(frozen=True, slots=True)
+class Confidences:
+    """A `Readout` of confidences that were recorded; the rest is gone."""
+
+    confidence_BL: Tensor
+
+    def logits(self) -> Tensor:
+        raise ValueError("only confidences were recorded; a planner that reads logits needs the denoiser")
+
+    def confidence(self) -> Tensor:
+        return self.confidence_BL
+
+    def margin(self) -> Tensor:
+        return self.logits()
+
+    def entropy(self) -> Tensor:
+        return self.logits()
+
+
+@dataclass(frozen=True, slots=True)
 class Canvas:
     """The hidden states behind a view, for heads that read them."""
 
@@ -126,9 +145,8 @@ def make_view(
 
     A row's current block is the one that holds its first masked position (semi-autoregressive decoding).
     """
-    logits_BLV = without_mask(logits_BTV[:, -length:], mask_id)
+    readout = Logits(without_mask(logits_BTV[:, -length:], mask_id))
     masked_BL = tokens_BT[:, -length:] == mask_id
-    readout = Logits(logits_BLV)
     (num_rows, width), device = tokens_BT.shape, tokens_BT.device
     position_BL = torch.arange(length, device=device).expand(num_rows, -1)
     row_B1 = torch.arange(num_rows, device=device)[:, None]
@@ -140,10 +158,35 @@ def make_view(
         shown_BL=row_B1 * width + (width - length) + position_BL,
         size_B=size_B,
     )
+    return _whole_view(readout, canvas, masked_BL, block_length, step_B)
+
+
+def view_of_confidence(
+    confidence_BL: Tensor, masked_BL: Tensor, *, block_length: int, step_B: Tensor
+) -> View:
+    """The view of a whole completion of which only confidences are known; hidden states have no width."""
+    hidden_BLD = confidence_BL[..., None][..., :0]
+    row_BL = torch.arange(len(step_B), device=step_B.device)[:, None].expand_as(masked_BL)
+    length = masked_BL.shape[-1]
+    canvas = Canvas(
+        hidden_XTD=hidden_BLD,
+        layout=Padded.of(None, (len(step_B), length), step_B.device),
+        row_XT=row_BL,
+        shown_BL=torch.arange(masked_BL.numel(), device=step_B.device).view_as(masked_BL),
+        size_B=torch.full_like(step_B, length),
+    )
+    return _whole_view(Confidences(confidence_BL), canvas, masked_BL, block_length, step_B)
+
+
+def _whole_view(
+    readout: Readout, canvas: Canvas, masked_BL: Tensor, block_length: int, step_B: Tensor
+) -> View:
+    """All completion positions, in order."""
+    length = masked_BL.shape[-1]
     return View(
         readout=readout,
         open_BL=open_positions(masked_BL, block_length),
-        position_BL=position_BL,
+        position_BL=torch.arange(length, device=masked_BL.device).expand_as(masked_BL),
         step_B=step_B,
         masked_BC=masked_BL,
         length_B=torch.full_like(step_B, length),

@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from unmask.planners.base import Subset, View
+from unmask.planners.heads import ConfidencePolicy
 from unmask.planners.plackett_luce import PlackettLuce
 from unmask.planners.subsets import BernoulliWithFallback, Fixed, NonEmptyBernoulli, top
 
@@ -58,6 +59,11 @@ class LearnedPlanner(nn.Module):
             raise ValueError(f"unknown mode {self.mode!r}; use sample, threshold or top_k")
         if not (self.factor > 0 and self.temperature > 0):
             raise ValueError(f"factor {self.factor} and temperature {self.temperature} must be above 0")
+
+    @property
+    def sees_only_confidence(self) -> bool:
+        """Whether confidences, mask and step decide alone, so that they are all a replay needs."""
+        return isinstance(self.head, ConfidencePolicy)
 
     def tuned(self, **settings: Any) -> "LearnedPlanner":
         """The same head (shared parameters) with other `law`, `mode`, `factor` or `temperature`."""

@@ -97,7 +97,11 @@ class Learner:
         scored = [self.reward(row, ok) for row, ok in zip(graded.rows, graded.is_correct, strict=True)]
         advantage = advantages([each.score for each in scored], recipe.group_size, recipe.advantage_floor)
         replay = Replay.of(
-            graded.rows, [a != 0 for a in advantage], self.denoiser.pad_id, self.workers.device
+            graded.rows,
+            [a != 0 for a in advantage],
+            self.denoiser.pad_id,
+            self.workers.device,
+            recipe.train_denoiser,
         )
         learned = {"drift": 0.0, "ratio_clipped": 0.0}
         for inner in range(recipe.inner_updates):
@@ -127,6 +131,7 @@ class Learner:
                 "temperature": recipe.temperature,
                 "seed": seeds,
                 "record_log_probs": True,
+                "stop_at_eos": recipe.stop_at_eos,
             }
             if self.engine is not None:
                 rows = self.engine.decode(repeated, **settings)
@@ -145,12 +150,8 @@ class Learner:
         drift, clipped = torch.zeros((), device=device), torch.zeros((), device=device)
         for row_N, step_N in replay.micro_batches(recipe.micro_batch_tokens):
             with self._autocast():
-                planner_N, token_N = replay.log_probs(
-                    self.denoiser, self.planner, row_N, step_N, recipe.train_denoiser
-                )
-            new_N, old_N = planner_N, replay.old_planner_BS[row_N, step_N]
-            if recipe.train_denoiser:
-                new_N, old_N = new_N + token_N, old_N + replay.old_token_BS[row_N, step_N]
+                new_N = replay.log_prob(self.denoiser, self.planner, row_N, step_N)
+            old_N = replay.old_BS[row_N, step_N]
             loss_N = grpo_loss(new_N, old_N, advantage_B[row_N], recipe.clip_low, recipe.clip_high)
             (loss_N * weight_B[row_N]).sum().backward()
             log_ratio_N = (new_N - old_N).detach()

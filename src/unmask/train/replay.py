@@ -1,7 +1,8 @@
 """Rebuilding the states of recorded rollouts, exactly and packed.
 
 Every (row, step) pair with a non-zero advantage is one independent row of a micro-batch, so a long
-trajectory costs what it must and a row without advantage nothing.
+trajectory costs what it must and a row without advantage nothing. A policy on confidences is replayed from
+those that the rollout recorded, without the denoiser.
 B rows, L completion positions, T = prompt + L, N pairs.
 """
 
@@ -14,7 +15,7 @@ from torch import Tensor
 from unmask.decode.loop import left_pad
 from unmask.decode.sampling import token_log_prob
 from unmask.models.base import Denoiser
-from unmask.planners.base import Planner, make_view
+from unmask.planners.base import Planner, make_view, view_of_confidence
 from unmask.trajectory import Trajectory
 
 
@@ -25,41 +26,51 @@ class Replay:
     tokens_BT: Tensor
     attention_mask_BT: Tensor | None
     unmask_step_BL: Tensor
-    old_planner_BS: Tensor
-    """Recorded log-likelihoods; S = L columns, zero after the row's last step."""
-    old_token_BS: Tensor
+    old_BS: Tensor
+    """Recorded log-likelihoods of what is trained; S = L columns, zero after the row's last step."""
+    confidence_BSL: Tensor | None
+    """What the policy saw, where that was recorded and is all that counts."""
     row_N: Tensor
     """The pairs, on the CPU."""
     step_N: Tensor
     block_length: int
     temperature: float
     mask_id: int
+    with_tokens: bool
 
     @staticmethod
-    def of(rows: Sequence[Trajectory], wanted: Sequence[bool], pad_id: int, device: torch.device) -> "Replay":
-        """All steps of the wanted rows."""
+    def of(
+        rows: Sequence[Trajectory],
+        wanted: Sequence[bool],
+        pad_id: int,
+        device: torch.device,
+        with_tokens: bool,
+    ) -> "Replay":
+        """All steps of the wanted rows; `with_tokens` where the denoiser is trained too."""
         length, mask_id = len(rows[0].tokens), rows[0].mask_id
         tokens_BT, mask_BT = left_pad([row.prompt.tolist() for row in rows], length, mask_id, pad_id)
         tokens_BT[:, -length:] = torch.stack([row.tokens for row in rows])
-        planner_BS, token_BS = torch.zeros(len(rows), length), torch.zeros(len(rows), length)
+        old_BS = torch.zeros(len(rows), length)
         for index, row in enumerate(rows):
             if row.planner_log_prob is None or row.token_log_prob is None:
                 raise ValueError("a rollout without log-probabilities; decode with record_log_probs=True")
-            planner_BS[index, : row.nfe] = row.planner_log_prob
-            token_BS[index, : row.nfe] = row.token_log_prob
+            old_BS[index, : row.nfe] = row.planner_log_prob
+            if with_tokens:
+                old_BS[index, : row.nfe] += row.token_log_prob
         pairs = [(index, step) for index, row in enumerate(rows) if wanted[index] for step in range(row.nfe)]
         pairs_N2 = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
         return Replay(
             tokens_BT=tokens_BT.to(device),
             attention_mask_BT=None if mask_BT is None else mask_BT.to(device),
             unmask_step_BL=torch.stack([row.unmask_step for row in rows]).to(device),
-            old_planner_BS=planner_BS.to(device),
-            old_token_BS=token_BS.to(device),
+            old_BS=old_BS.to(device),
+            confidence_BSL=None if with_tokens else _confidences(rows, device),
             row_N=pairs_N2[:, 0],
             step_N=pairs_N2[:, 1],
             block_length=rows[0].block_length,
             temperature=rows[0].temperature,
             mask_id=mask_id,
+            with_tokens=with_tokens,
         )
 
     def micro_batches(self, max_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
@@ -71,18 +82,21 @@ class Replay:
         for row_N, step_N in zip(self.row_N.split(size), self.step_N.split(size), strict=True):
             yield row_N.to(device), step_N.to(device)
 
-    def log_probs(
-        self, denoiser: Denoiser, planner: Planner, row_N: Tensor, step_N: Tensor, train_denoiser: bool
-    ) -> tuple[Tensor, Tensor]:
-        """(N,) log-likelihoods of the recorded set and of the tokens fixed, under the present weights."""
+    def log_prob(self, denoiser: Denoiser, planner: Planner, row_N: Tensor, step_N: Tensor) -> Tensor:
+        """(N,) log-likelihood of the recorded set, and of the tokens fixed, under the present weights."""
         length = self.unmask_step_BL.shape[-1]
         unmask_step_NL = self.unmask_step_BL[row_N]
         masked_NL = (unmask_step_NL < 0) | (unmask_step_NL >= step_N[:, None])
+        chosen_NL = unmask_step_NL == step_N[:, None]
+        if self.confidence_BSL is not None:
+            seen_NL = self.confidence_BSL[row_N, step_N]
+            view = view_of_confidence(seen_NL, masked_NL, block_length=self.block_length, step_B=step_N)
+            return planner(view).log_prob(chosen_NL)
         final_NT = self.tokens_BT[row_N]
         completion_NL = torch.where(masked_NL, self.mask_id, final_NT[:, -length:])
         tokens_NT = torch.cat([final_NT[:, :-length], completion_NL], dim=-1)
         mask_NT = None if self.attention_mask_BT is None else self.attention_mask_BT[row_N]
-        with torch.set_grad_enabled(train_denoiser and torch.is_grad_enabled()):
+        with torch.set_grad_enabled(self.with_tokens and torch.is_grad_enabled()):
             logits_NTV, hidden_NTD = denoiser(tokens_NT, mask_NT)
         view = make_view(
             logits_NTV,
@@ -94,6 +108,16 @@ class Replay:
             step_B=step_N,
             mask_id=self.mask_id,
         )
-        chosen_NL = unmask_step_NL == step_N[:, None]
+        planner_N = planner(view).log_prob(chosen_NL)
+        if not self.with_tokens:
+            return planner_N
         fixed_N = token_log_prob(view.logits_BLV, final_NT[:, -length:], chosen_NL, self.temperature)
-        return planner(view).log_prob(chosen_NL), fixed_N
+        return planner_N + fixed_N
+
+
+def _confidences(rows: Sequence[Trajectory], device: torch.device) -> Tensor | None:
+    """(B, S, L), S being the longest row's steps; None unless every row has them."""
+    found = [row.confidence for row in rows if row.confidence is not None]
+    if len(found) < len(rows):
+        return None
+    return torch.nn.utils.rnn.pad_sequence(found, batch_first=True).to(device)
