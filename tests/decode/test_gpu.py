@@ -84,3 +84,18 @@ def test_weights_that_change_in_place_are_seen_by_captured_steps() -> None:
             parameter.mul_(0.5)
     for row, other in zip(served.decode(PROMPTS, **SHARED), decode(PROMPTS, planner, net=net), strict=True):
         assert_same(row, other)
+
+
+def test_captured_steps_keep_the_confidences_that_a_policy_saw() -> None:
+    net, planner = tiny_net().cuda(), unmask.planner("bundled/policy", mode="sample").cuda()
+    found = []
+    for graphs in (False, True):
+        served = Engine(net, planner, EngineSettings(max_rows=3, graphs=graphs))
+        for _ in range(2):
+            rows = served.decode(PROMPTS * 2, **SHARED, seed=3, record_log_probs=True)
+        found.append(rows)
+    for row, other in zip(*found, strict=True):
+        assert_same(row, other)
+        assert row.confidence is not None
+        assert row.confidence.shape == (row.nfe, SHARED["length"])
+        torch.testing.assert_close(row.confidence, other.confidence)
