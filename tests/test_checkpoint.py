@@ -32,6 +32,26 @@ def test_a_missing_folder_is_named() -> None:
     assert "/no/such/folder" in one_line_error(lambda: fetch_folder("/no/such/folder", "config.json"))
 
 
+def test_a_revision_can_stand_behind_the_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str | None]] = []
+
+    def snapshot_download(hub_id: str, *, revision: str | None, **settings: Any) -> str:
+        asked.append((hub_id, revision))
+        return str(tmp_path)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    fetch_folder("somebody/net@v2")
+    fetch_folder("somebody/net@v2", revision="v2")
+    fetch_folder("somebody/net", revision="v2")
+    fetch_folder("somebody/net")
+    assert asked == [("somebody/net", "v2")] * 3 + [("somebody/net", None)]
+    (tmp_path / "net@home").mkdir()
+    assert fetch_folder(tmp_path / "net@home") == tmp_path / "net@home", "a folder is a folder"
+    for name in ("somebody/net@", "somebody/net@v1"):
+        assert "one revision" in one_line_error(lambda name=name: fetch_folder(name, revision="v2"))
+    assert len(asked) == 4
+
+
 def test_json_that_is_missing_broken_or_no_object_is_named(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     assert "is missing" in one_line_error(lambda: read_json(path))

@@ -26,11 +26,12 @@ def fetch_folder(
 ) -> Path:
     """The local folder of a path, "bundled", "bundled/NAME" or hub id; it holds the file `needed`.
 
-    `revision` pins a branch, tag or commit of a hub id. With HF_HUB_OFFLINE set, a hub id is the copy that an
-    earlier fetch left here.
+    `revision` pins a branch, tag or commit of a hub id; "NAME/MODEL@REVISION" does so wherever a model is
+    named. With HF_HUB_OFFLINE set, a hub id is the copy that an earlier fetch left here.
 
     Raises:
-        ValueError: where there is no such folder or hub repository, or the file is not in it.
+        ValueError: where there is no such folder or hub repository, or the file is not in it; for two
+            revisions.
     """
     name = str(path_or_hub_id)
     if name == "bundled":
@@ -43,7 +44,10 @@ def fetch_folder(
     else:
         folder = Path(name).expanduser()
         if not folder.exists():
-            folder = _download(name, revision)
+            hub_id, at, pinned = name.partition("@")
+            if at and not (pinned and revision in (None, pinned)):
+                raise ValueError(f"{name!r}: name one revision behind the @, and no other beside it")
+            folder = _download(hub_id, pinned or revision)
     if needed is not None and not (folder / needed).is_file():
         raise ValueError(f"{folder} has no {needed}; is it the folder of a saved checkpoint?")
     return folder

@@ -115,7 +115,7 @@ def model_card(
         "pipeline_tag": "text-generation",
         "tags": tags,
         "license": license_id,
-        "base_model": base_model if base_model and _is_hub_id(base_model) else None,
+        "base_model": base_model.partition("@")[0] if base_model and _is_hub_id(base_model) else None,
     }
     kept = {key: value for key, value in front.items() if value is not None}
     parts = ["---", yaml.safe_dump(kept, sort_keys=False).strip(), "---", "", f"# {repo_id.split('/')[-1]}"]

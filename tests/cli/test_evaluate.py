@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 
 from tests.eval.toys import record
+from unmask.decode.engine import Engine
 from unmask.eval.records import append_records, read_records
+from unmask.models.load import load_denoiser
 from unmask.tasks.load import load_task
 
 TINY = ["net.dim=32", "net.mlp_dim=64", "batch_size=8"]
@@ -71,7 +73,18 @@ def test_eval_goes_on_where_it_stopped_and_keeps_traces_and_surroundings(
         (["--traces"], "--out FILE.jsonl"),
         (["--cache", "all"], "use one of none, prefix, dual"),
         (["--cache", "dual(0)"], "or e.g. dual(2)"),
-        (["--decoder", "loop", "--cache", "dual"], "loop without a cache"),
+        (["--cache", "dual)"], "--cache 'dual)'"),
+        (["--cache", "dual(2"], "--cache 'dual(2'"),
+        (["--cache", "dual(02)"], "--cache 'dual(02)'"),
+        (["--cache", "none(3)"], "--cache 'none(3)'"),
+        (["--decoder", "slow"], "use engine or loop"),
+        (["--decoder", "loop", "--cache", "dual"], "loop takes no --cache"),
+        (["--decoder", "loop", "--compile"], "loop takes no --cache, --graphs, --compile"),
+        (["--graphs"], "use --device cuda"),
+        (["--graphs", "--device-map", "auto"], "on one GPU"),
+        (["--steps-per-sync", 0], "steps_per_sync 0"),
+        (["--steps-per-sync", 2, "--cache", "dual"], "without a cache"),
+        (["--device-map", "everywhere"], "unknown device_map 'everywhere'"),
     ],
     ids=str,
 )
@@ -85,12 +98,66 @@ def test_engine_and_reference_loop_make_the_same_records(
     model: Path, tmp_path: Path, call: Callable[..., Any]
 ) -> None:
     made = {}
-    for decoder in ("engine", "loop"):
-        out = tmp_path / f"{decoder}.jsonl"
+    ways = {"engine": [], "queued": ["--steps-per-sync", 3], "loop": ["--decoder", "loop"]}
+    for name, way in ways.items():
+        out = tmp_path / f"{name}.jsonl"
         words = ["-m", model, "-p", "random(5)", "-p", "factor(1.0)", "-n", 5, "--batch-size", 2]
-        assert call("eval", *words, "--temperature", 0.7, "--decoder", decoder, "--out", out)[0] == 0
-        made[decoder] = {(one.planner, one.sample): replace(one, seconds=0) for one in read_records(out)}
+        assert call("eval", *words, "--temperature", 0.7, *way, "--out", out)[0] == 0
+        made[name] = {(one.planner, one.sample): replace(one, seconds=0) for one in read_records(out)}
     assert made["engine"] == made["loop"]
+    assert made["engine"] == made["queued"]
+
+
+@pytest.mark.parametrize("verb", [["eval", "-t", "chain", "-n", 1], ["generate", "Bob"]], ids=lambda v: v[0])
+def test_the_engine_is_set_up_as_the_options_say(
+    verb: list[Any], model: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = []
+    begin = Engine.__init__
+
+    def noted(self: Engine, denoiser: Any, planner: Any, settings: Any) -> None:
+        made.append(settings)
+        begin(self, denoiser, planner, replace(settings, compile=False))  # compiling takes a minute
+
+    monkeypatch.setattr(Engine, "__init__", noted)
+    words = [*verb, "-m", model, "-p", "top_k(32)", "--compile"]
+    assert call(*words, "--steps-per-sync", 3)[0] == 0
+    assert call(*words, "--cache", "dual(2)")[0] == 0
+    assert [(one.compile, one.steps_per_sync, one.cache, one.refresh_every) for one in made] == [
+        (True, 3, "none", None),
+        (True, 1, "dual", 2),
+    ]
+
+
+def test_a_hub_model_is_decoded_and_recorded_at_its_revision(
+    model: Path, tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = set()
+
+    def snapshot_download(hub_id: str, *, revision: str, **settings: Any) -> str:
+        asked.add((hub_id, revision))
+        return str(model)
+
+    monkeypatch.setattr("huggingface_hub.snapshot_download", snapshot_download)
+    words = ["-m", "somebody/net@v2", "-p", "top_k(32)", "-t", "chain", "-n", 1, "--device-map", "auto"]
+    assert call("eval", *words, "--out", tmp_path / "records.jsonl")[0] == 0
+    assert asked == {("somebody/net", "v2")}
+    assert read_records(tmp_path / "records.jsonl")[0].model == "somebody/net@v2"
+    (launch,) = json.loads((tmp_path / "records.jsonl.meta.json").read_text())["launches"]
+    assert (launch["model"], launch["device_map"]) == ("somebody/net@v2", "auto")
+
+
+def test_a_model_on_several_devices_is_for_the_loop(
+    model: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def scattered(name: str, **settings: Any) -> Any:
+        net = load_denoiser(name)
+        net.blocks[1].to("meta")
+        return net
+
+    monkeypatch.setattr("unmask.models.load.load_denoiser", scattered)
+    said = refused("eval", "-m", model, "-p", "top_k(32)", "-n", 1, "--device-map", "balanced")
+    assert "use --decoder loop" in said
 
 
 def test_a_cache_is_told_in_records_and_table(model: Path, tmp_path: Path, call: Callable[..., Any]) -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import unmask.checkpoint
 import unmask.cli
 from tests.train.small import metrics_of, policy_recipe, tensors_of
+from unmask.decode.engine import Engine
 from unmask.planners.learned import LearnedPlanner
 from unmask.planners.load import make_head, save_planner
 
@@ -42,6 +44,9 @@ def last_json(out: str) -> Any:
         (["--temperature", "-1"], "temperature -1"),
         (["--device", "abacus"], "abacus"),
         (["--wrong", "1"], "--wrong"),
+        (["--dtype", "int8"], "'int8'"),
+        (["--graphs"], "use --device cuda"),
+        (["--chat"], "has no chat template; leave out --chat"),
     ],
     ids=str,
 )
@@ -157,6 +162,37 @@ def test_generate_shows_text_and_cost(model: Path, tmp_path: Path, call: Callabl
     assert "<html" in page.read_text()
 
 
+def test_a_prompt_can_be_a_turn_in_the_chat_template(
+    model: Path, tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    shutil.copytree(model, tmp_path / "chats")
+    template = (
+        "{{ messages[0].role }}: {{ messages[0].content }}{% if add_generation_prompt %} Bob{% endif %}"
+    )
+    (tmp_path / "chats/chat_template.jinja").write_text(template)
+    words = ["-p", "top_k(4)", "--length", 16, "-b", 16]
+    turn = call("generate", "Ann has 14.", "--chat", "-m", tmp_path / "chats", *words)
+    assert turn[0] == 0, turn[2]
+    whole = call("generate", "user: Ann has 14. Bob", "-m", model, *words)
+    other = call("generate", "Ann has 14.", "-m", model, *words)
+    assert last_json(turn[1]) == last_json(whole[1]) != last_json(other[1])
+
+
+def test_generate_decodes_in_the_dtype_that_is_asked_for(
+    model: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    decode = Engine.decode
+
+    def noted(self: Engine, *words: Any, **settings: Any) -> Any:
+        seen.append(self.denoiser.head.weight.dtype)
+        return decode(self, *words, **settings)
+
+    monkeypatch.setattr(Engine, "decode", noted)
+    assert call("generate", "Ann has 14.", "-m", model, "--dtype", "bfloat16")[0] == 0
+    assert seen == [torch.bfloat16]
+
+
 def test_bench_times_ways_of_decoding(model: Path, call: Callable[..., Any]) -> None:
     words = ["-m", model, "-p", "top_k(8)", "--length", 16, "-b", 16, "--rounds", 1, "-n", 2]
     status, out, _ = call("bench", *words, "--prompts", "5-9", "--cache", "none", "--cache", "dual")
@@ -180,6 +216,9 @@ def test_bench_times_ways_of_decoding(model: Path, call: Callable[..., Any]) -> 
         (["--against", "fast-dllm=."], "LLaDA family"),
         (["--cache", "paged"], "'paged'"),
         (["--max-rows", "-1"], "max_rows -1"),
+        (["--max-rows", "0"], "max_rows 0"),
+        (["--cache", "dual)"], "--cache 'dual)'"),
+        (["--graphs"], "use --device cuda"),
         (["--dtype", "int8"], "'int8'"),
     ],
     ids=str,

@@ -1,10 +1,21 @@
 """`unmask bench`."""
 
-from typing import TYPE_CHECKING, Annotated, Any, cast
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from unmask.cli.common import Device, Length, Model, Temperature, end
+from unmask.cli.common import (
+    Compile,
+    Device,
+    Dtype,
+    Graphs,
+    Length,
+    Model,
+    StepsPerSync,
+    Temperature,
+    end,
+    engine_settings,
+)
 
 if TYPE_CHECKING:
     from unmask.models.transformer import Transformer
@@ -23,21 +34,21 @@ def bench(
     record: Annotated[
         bool, typer.Option("--record", help="Keep log-likelihoods, as rollouts for training do.")
     ] = False,
-    cache: Annotated[list[str], typer.Option(help="none, prefix or dual; repeatable.")] = ["none"],  # noqa: B006
+    cache: Annotated[list[str], typer.Option(help="As in eval; repeatable.")] = ["none"],  # noqa: B006
     against: Annotated[
         list[str],
         typer.Option(help="dultra=FOLDER or fast-dllm=FOLDER: runs the code in that clone; repeatable."),
     ] = [],  # noqa: B006
     max_rows: Annotated[int | None, typer.Option(help="Rows that the engine decodes at a time.")] = None,
-    compiled: Annotated[bool, typer.Option("--compile", help="The engine with compiled blocks.")] = False,
-    graphs: Annotated[bool, typer.Option("--graphs", help="The engine with CUDA graphs.")] = False,
+    compiled: Compile = False,
+    graphs: Graphs = False,
+    steps_per_sync: StepsPerSync = 1,
     rounds: Annotated[int, typer.Option(help="Timings of each; medians are shown.")] = 3,
     seed: int = 0,
     device: Device = "cpu",
-    dtype: Annotated[str, typer.Option(help="float32, bfloat16 or float16.")] = "float32",
+    dtype: Dtype = "float32",
 ) -> None:
     """Time the ways of decoding beside the bare forward, the machine's limits and published code."""
-    from unmask.decode.engine import EngineSettings
     from unmask.eval import ways as way
     from unmask.eval.bench import bench as measure
     from unmask.eval.bench import print_report
@@ -48,6 +59,19 @@ def bench(
 
     if rounds < 1:
         raise ValueError(f"{rounds} rounds time nothing; use 1 or more")
+    if num_prompts < 1:
+        raise ValueError(f"{num_prompts} prompts are nothing to decode; use 1 or more")
+    engines = {
+        kind: engine_settings(
+            device,
+            cache=kind,
+            graphs=graphs,
+            compiled=compiled,
+            steps_per_sync=steps_per_sync,
+            max_rows=num_prompts if max_rows is None else max_rows,
+        )
+        for kind in cache
+    }
     denoiser = load_denoiser(model, device=device, dtype=dtype)
     decides = parse_planner(planner, own=model, device=device, dtype=denoiser.embed.weight.dtype)
     job = way.Job(
@@ -61,13 +85,8 @@ def bench(
         record_log_probs=record,
     )
     ways = {"reference loop": way.reference(job)}
-    for kind in cache:
-        settings = EngineSettings(
-            max_rows=max_rows or len(job.prompts),
-            cache=cast(Any, kind),  # checked there
-            compile=compiled,
-            graphs=graphs,
-        )
+    for kind, settings in engines.items():
+        assert settings is not None  # the engine is the default
         ways["engine" if kind == "none" else f"engine, {kind} cache"] = way.engine(job, settings)
     for text in against:
         for kind in cache:
@@ -103,8 +122,6 @@ def _prompts(text: str, number: int, denoiser: "Transformer", seed: int) -> list
     from unmask.eval.ways import random_prompts
     from unmask.tasks.load import load_task
 
-    if number < 1:
-        raise ValueError(f"{number} prompts are nothing to decode; use 1 or more")
     low, dash, high = text.partition("-")
     if low.isdigit() and (not dash or high.isdigit()):
         return random_prompts(denoiser, number, int(low), int(high or low), seed)

@@ -1,12 +1,17 @@
 """What the verbs share: options, the closing JSON line, errors in one line."""
 
 import json
+import re
 import sys
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
+
+if TYPE_CHECKING:
+    from unmask.decode.engine import EngineSettings
+    from unmask.models.transformer import Transformer
 
 
 def present_device(text: str | None) -> str | None:
@@ -22,15 +27,93 @@ def present_device(text: str | None) -> str | None:
     return text
 
 
-Model = Annotated[str, typer.Option("--model", "-m", help='Folder, hub id, "bundled" or "bundled/NAME".')]
+Model = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help='Folder, hub id (or NAME/MODEL@REVISION), "bundled" or "bundled/NAME".'
+    ),
+]
 Planners = Annotated[
     list[str],
     typer.Option("--planner", "-p", help="factor(1.0), bundled/policy(factor=1.5), own, ...; repeatable."),
 ]
 Blocks = Annotated[list[int], typer.Option("--block-length", "-b", help="Window; repeatable.")]
 Device = Annotated[str, typer.Option(help="cpu or cuda.", callback=present_device)]
+DeviceMap = Annotated[
+    str | None,
+    typer.Option(help="Blocks over GPUs: auto (the fewest that hold the model) or balanced (all)."),
+]
+Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")]
+Decoder = Annotated[
+    str, typer.Option(help="engine, or loop: the reference, slower and with the same results.")
+]
+Cache = Annotated[
+    str,
+    typer.Option(help="none (exact), prefix, dual; dual(2): a row is seen whole again after 2 cached steps."),
+]
+Graphs = Annotated[bool, typer.Option("--graphs", help="The engine with CUDA graphs.")]
+Compile = Annotated[bool, typer.Option("--compile", help="The engine with compiled blocks.")]
+StepsPerSync = Annotated[
+    int, typer.Option(help="Without a cache: the engine's steps before the host looks who has finished.")
+]
 Length = Annotated[int, typer.Option(help="Completion positions.")]
 Temperature = Annotated[float, typer.Option(help="Of token sampling; 0 is greedy.")]
+
+
+def engine_settings(
+    device: str,
+    decoder: str = "engine",
+    *,
+    cache: str,
+    graphs: bool,
+    compiled: bool,
+    steps_per_sync: int,
+    device_map: str | None = None,
+    max_rows: int = 64,
+) -> "EngineSettings | None":
+    """What the options ask of the engine; None for the reference loop.
+
+    Raises:
+        ValueError: for options that are unknown or do not go together.
+    """
+    from unmask.decode.engine import EngineSettings
+    from unmask.trajectory import CACHES
+
+    found = re.fullmatch(r"(\w+)(?:\(([1-9][0-9]*)\))?", cache)
+    if found is None or found[1] not in CACHES or (found[2] and found[1] == "none"):
+        raise ValueError(f"--cache {cache!r}: use one of {', '.join(CACHES)}, or e.g. dual(2)")
+    if decoder not in ("engine", "loop"):
+        raise ValueError(f"--decoder {decoder!r}: use engine or loop")
+    if graphs and (device_map is not None or not device.startswith("cuda")):
+        raise ValueError("--graphs are CUDA graphs on one GPU; use --device cuda, or leave them out")
+    if cache != "none" and steps_per_sync != 1:
+        raise ValueError(f"--steps-per-sync is for decoding without a cache; leave it or --cache {cache} out")
+    if decoder == "engine":
+        return EngineSettings(
+            max_rows=max_rows,
+            cache=cast(Any, found[1]),
+            refresh_every=int(found[2]) if found[2] else None,
+            compile=compiled,
+            graphs=graphs,
+            steps_per_sync=steps_per_sync,
+        )
+    if cache != "none" or graphs or compiled or steps_per_sync != 1:
+        raise ValueError(
+            "--decoder loop takes no --cache, --graphs, --compile or --steps-per-sync; use the engine"
+        )
+    return None
+
+
+def load_model(
+    model: str, device: str, dtype: str, device_map: str | None, engine: "EngineSettings | None"
+) -> "Transformer":
+    """A denoiser where the options say, which is nowhere that the engine could not run it."""
+    from unmask.models.load import load_denoiser
+
+    net = load_denoiser(model, device=device, dtype=dtype, device_map=cast(Any, device_map))  # checked there
+    if engine is not None and len({each.device for each in net.parameters()}) > 1:
+        raise ValueError("the engine wants the model on one GPU, and it is on several; use --decoder loop")
+    return net
 
 
 def fail(message: str) -> None:

@@ -22,7 +22,7 @@ def convert(
         str,
         typer.Argument(
             metavar="SRC",
-            help='Folder, hub id, "bundled", "bundled/NAME"; or a causal model: folder, hub id, GGUF file.',
+            help="As --model of eval; or a causal model: folder, hub id, GGUF file.",
         ),
     ],
     out: Annotated[Path, typer.Argument(metavar="DST", help="A new folder.")],
@@ -34,7 +34,6 @@ def convert(
         str, typer.Option(help="float32, bfloat16 or float16; auto keeps what is stored.")
     ] = "auto",
     max_shard_size: Annotated[str, typer.Option(help="Of a file of weights, as in 500MB.")] = "5GB",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub id.")] = None,
     mask_token: Annotated[
         str, typer.Option(help="Of a causal model: a token that it reserves, or a new one.")
     ] = MASK_TOKEN,
@@ -59,7 +58,7 @@ def convert(
         raise ValueError(f"unknown format {to!r}; use one of {', '.join(LAYOUTS)}")
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty; give a new folder")
-    folder = local(source, revision)
+    folder = local(source)
     dtype = stored_dtype(folder) if dtype == "auto" else dtype
     if is_causal(folder):
         net = from_causal(folder, mask_token=mask_token, shift=shift, dtype=dtype)

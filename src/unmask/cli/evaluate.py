@@ -7,10 +7,30 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from rich.console import Console
 
-from unmask.cli.common import Blocks, Device, Length, Model, Planners, Temperature, check_writable, end
+from unmask.cli.common import (
+    Blocks,
+    Cache,
+    Compile,
+    Decoder,
+    Device,
+    DeviceMap,
+    Dtype,
+    Graphs,
+    Length,
+    Model,
+    Planners,
+    StepsPerSync,
+    Temperature,
+    check_writable,
+    end,
+    engine_settings,
+    load_model,
+)
 
 if TYPE_CHECKING:
-    from unmask.eval.run import Conditions, Decode, Setting
+    from unmask.decode.engine import EngineSettings
+    from unmask.eval.run import Conditions, Setting
+    from unmask.models.transformer import Transformer
     from unmask.tasks.base import Task
 
 
@@ -28,17 +48,14 @@ def evaluate(
     temperature: Temperature = 0.0,
     stop_at_eos: Annotated[bool, typer.Option(help="Stop a row at a settled EOS.")] = False,
     batch_size: Annotated[int, typer.Option(help="Rows per denoiser call.")] = 64,
-    decoder: Annotated[
-        str, typer.Option(help="engine, or loop: the reference, slower and with the same results.")
-    ] = "engine",
-    cache: Annotated[
-        str,
-        typer.Option(
-            help="none (exact), prefix, dual; dual(2): a row is seen whole again after 2 cached steps."
-        ),
-    ] = "none",
+    decoder: Decoder = "engine",
+    cache: Cache = "none",
+    graphs: Graphs = False,
+    compiled: Compile = False,
+    steps_per_sync: StepsPerSync = 1,
     device: Device = "cpu",
-    dtype: Annotated[str, typer.Option(help="Of the weights: float32, bfloat16, float16.")] = "float32",
+    device_map: DeviceMap = None,
+    dtype: Dtype = "float32",
     out: Annotated[
         Path | None, typer.Option(help="Append records to this JSONL file; goes on where it stopped.")
     ] = None,
@@ -59,15 +76,21 @@ def evaluate(
     from unmask.eval.provenance import note_launch
     from unmask.eval.ranks import ranks
     from unmask.eval.replay import replay_html
-    from unmask.eval.run import Conditions, Setting
+    from unmask.eval.run import Conditions
     from unmask.eval.table import as_json, print_table
-    from unmask.models.load import load_denoiser
-    from unmask.planners.load import parse_planner
     from unmask.tasks.load import load_task
 
     if traces and out is None:
         raise ValueError("--traces are kept beside the records; say where with --out FILE.jsonl")
-    decode = _decoder(decoder, cache)
+    engine = engine_settings(
+        device,
+        decoder,
+        cache=cache,
+        graphs=graphs,
+        compiled=compiled,
+        steps_per_sync=steps_per_sync,
+        device_map=device_map,
+    )
     if split not in ("test", "train"):
         raise ValueError(f"--split {split!r}: use test or train")
     check_writable(out)
@@ -76,22 +99,11 @@ def evaluate(
     if alone < 0 or alone == 1:
         raise ValueError(f"--alone {alone}: a row has no neighbour to depend on; use 2 or more")
     group = ranks(device)
-    denoiser = load_denoiser(model, device=group.device, dtype=dtype)
+    if device_map is not None and group.size > 1:
+        raise ValueError(f"--device-map wants all GPUs, and there are {group.size} processes; start one")
+    denoiser = load_model(model, group.device, dtype, device_map, engine)
     tasks = [load_task(name) for name in task]
-    numbers = denoiser.embed.weight.dtype
-    settings = [
-        Setting(
-            model,
-            denoiser,
-            text,
-            parse_planner(text, own=model, device=group.device, dtype=numbers),
-            block,
-            cache,
-            decode,
-        )
-        for text in planner
-        for block in block_length
-    ]
+    settings = _settings(model, denoiser, planner, block_length, cache, engine)
     conditions = Conditions(
         length=length,
         num_problems=_number(num_problems),
@@ -102,7 +114,8 @@ def evaluate(
         batch_size=batch_size,
     )
     if out is not None and group.is_main:
-        note_launch(out, model=model, device=group.device, dtype=dtype, processes=group.size)
+        where = {"device": str(denoiser.device), "device_map": device_map, "processes": group.size}
+        note_launch(out, model=model, dtype=dtype, **where)
     with Console(stderr=True).status("decoding") as status:
         records = compare(
             settings,
@@ -125,21 +138,34 @@ def evaluate(
     end(report)
 
 
-def _decoder(name: str, cache: str) -> "Decode":
-    from unmask.decode.engine import EngineSettings
+def _settings(
+    model: str,
+    denoiser: "Transformer",
+    planners: list[str],
+    block_lengths: list[int],
+    cache: str,
+    engine: "EngineSettings | None",
+) -> "list[Setting]":
+    """Every planner with every block length."""
     from unmask.eval.engine import EngineDecode
-    from unmask.eval.run import loop_decode
-    from unmask.trajectory import CACHES
+    from unmask.eval.run import Setting, loop_decode
+    from unmask.planners.load import parse_planner
 
-    kind, bracket, steps = cache.removesuffix(")").partition("(")
-    if kind not in CACHES or (bracket and not (cache.endswith(")") and steps.isdecimal() and int(steps))):
-        raise ValueError(f"--cache {cache!r}: use one of {', '.join(CACHES)}, or e.g. dual(2)")
-    if name not in ("engine", "loop") or (name == "loop" and cache != "none"):
-        raise ValueError(f"--decoder {name!r} with --cache {cache}: use engine, or loop without a cache")
-    if name == "loop":
-        return loop_decode
-    limit = int(steps) if bracket else None
-    return EngineDecode(EngineSettings(cache=kind, refresh_every=limit))  # type: ignore[arg-type]  # checked
+    decode = loop_decode if engine is None else EngineDecode(engine)
+    device, dtype = str(denoiser.device), denoiser.embed.weight.dtype
+    return [
+        Setting(
+            model,
+            denoiser,
+            text,
+            parse_planner(text, own=model, device=device, dtype=dtype),
+            block,
+            cache,
+            decode,
+        )
+        for text in planners
+        for block in block_lengths
+    ]
 
 
 def _refuse_repeats(*lists: list[str] | list[int]) -> None:

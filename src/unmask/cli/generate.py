@@ -6,7 +6,23 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
-from unmask.cli.common import Device, Length, Model, Temperature, check_writable, end
+from unmask.cli.common import (
+    Cache,
+    Compile,
+    Decoder,
+    Device,
+    DeviceMap,
+    Dtype,
+    Graphs,
+    Length,
+    Model,
+    StepsPerSync,
+    Temperature,
+    check_writable,
+    end,
+    engine_settings,
+    load_model,
+)
 
 
 def generate(
@@ -20,31 +36,57 @@ def generate(
     temperature: Temperature = 0.0,
     seed: int = 0,
     stop_at_eos: Annotated[bool, typer.Option(help="Stop a row at a settled EOS.")] = False,
+    chat: Annotated[
+        bool, typer.Option("--chat", help="Prompts are a user's turns, in the model's chat template.")
+    ] = False,
+    decoder: Decoder = "engine",
+    cache: Cache = "none",
+    graphs: Graphs = False,
+    compiled: Compile = False,
+    steps_per_sync: StepsPerSync = 1,
     device: Device = "cpu",
+    device_map: DeviceMap = None,
+    dtype: Dtype = "float32",
     html: Annotated[Path | None, typer.Option(help="Write a replay of the steps here.")] = None,
 ) -> None:
     """Complete prompts and say what each cost."""
+    from unmask.decode.engine import Engine
     from unmask.decode.loop import decode
-    from unmask.decode.text import completion_text
+    from unmask.decode.text import completion_text, encode_prompts
     from unmask.eval.replay import replay_html, row_of
-    from unmask.models.load import load_denoiser
     from unmask.planners.load import parse_planner
+    from unmask.tasks.base import Problem
 
     check_writable(html)
-    denoiser = load_denoiser(model, device=device)
+    engine = engine_settings(
+        device,
+        decoder,
+        cache=cache,
+        graphs=graphs,
+        compiled=compiled,
+        steps_per_sync=steps_per_sync,
+        device_map=device_map,
+    )
+    denoiser = load_model(model, device, dtype, device_map, engine)
     if denoiser.tokenizer is None:
         raise ValueError(f"{model} has no tokenizer.json, so it cannot read text")
-    encoded = [_encode(denoiser.tokenizer, _unescape(prompt)) for prompt in prompts]
-    rows = decode(
-        denoiser,
-        encoded,
-        parse_planner(planner, own=model, device=device),
-        length=length,
-        block_length=block_length,
-        temperature=temperature,
-        seed=seed,
-        stop_at_eos=stop_at_eos,
-    )
+    if chat and not getattr(denoiser.tokenizer, "chat_template", None):
+        raise ValueError(f"{model} has no chat template; leave out --chat, and give prompts as it knows them")
+    problems = [Problem(repr(prompt), _unescape(prompt), {}, chat=chat) for prompt in prompts]
+    encoded = encode_prompts(denoiser.tokenizer, problems)
+    dtype_of_weights = denoiser.embed.weight.dtype
+    decides = parse_planner(planner, own=model, device=str(denoiser.device), dtype=dtype_of_weights)
+    settings: dict[str, Any] = {
+        "length": length,
+        "block_length": block_length,
+        "temperature": temperature,
+        "seed": seed,
+        "stop_at_eos": stop_at_eos,
+    }
+    if engine is None:
+        rows = decode(denoiser, encoded, decides, **settings)
+    else:
+        rows = Engine(denoiser, decides, engine).decode(encoded, **settings)
     console = Console()
     records = []
     for row in rows:
@@ -60,14 +102,6 @@ def generate(
         ]
         replay_html(shown, html)
     end({"planner": planner, "rows": records})
-
-
-def _encode(tokenizer: Any, prompt: str) -> list[int]:
-    try:
-        ids: list[int] = tokenizer.encode(prompt, add_special_tokens=False)
-    except Exception as error:  # the library raises nothing more precise
-        raise ValueError(f"prompt {prompt!r} cannot be encoded: {error}; use other characters") from error
-    return ids
 
 
 def _unescape(prompt: str) -> str:
