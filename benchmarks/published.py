@@ -107,7 +107,7 @@ SCENARIOS = {
 
 
 ENGINES: tuple[dict[str, bool], ...] = ({}, {"graphs": True}, {"compile": True, "graphs": True})
-"""Settings of the engine that are timed; the first alone where there is no GPU."""
+"""Settings of the engine that are timed."""
 
 
 def job_of(scenario: Scenario, net: Transformer, options: argparse.Namespace) -> Job:
@@ -149,11 +149,17 @@ def ways_of(scenario: Scenario, job: Job, options: argparse.Namespace) -> dict[s
     if scenario.rows == 1 or job.denoiser.device.type != "cuda":
         ways["reference loop"] = reference(job)  # at full size and batch 12 it takes minutes
     for cache in scenario.caches:
-        for more in ENGINES if job.denoiser.device.type == "cuda" else ENGINES[:1]:
+        for more in _engines(job):
             settings = EngineSettings(max_rows=scenario.rows, cache=cache, **more)
             words = ["engine", *([f"{cache} cache"] if cache != "none" else []), *more]
             ways[", ".join(words)] = engine(job, settings)
     return ways
+
+
+def _engines(job: Job) -> tuple[dict[str, bool], ...]:
+    if job.denoiser.device.type != "cuda":
+        return ENGINES[:1]
+    return ENGINES if len(job.prompts) == 1 else (ENGINES[0], ENGINES[-1])  # graphs alone help one row
 
 
 if __name__ == "__main__":

@@ -36,13 +36,9 @@ SHORT_CAUSAL = [(3, "2e-4")]
 POLICY_ALPHAS = ("2",)
 
 RULES = ["top_k(1)", "threshold(0.9)", "factor(1.0)", "entropy_bound(0.1)"]
-MORE_RULES = [
-    *(f"top_k({k})" for k in (2, 4)),
-    *(f"threshold({tau})" for tau in (0.7, 0.5)),
-    *(f"factor({factor})" for factor in (0.5, 2.0)),
-]
+MORE_RULES = ["top_k(2)", "top_k(4)", "threshold(0.7)", "factor(2.0)"]
 DIALS = ["mode=threshold", "mode=threshold, factor=0.6", "mode=threshold, factor=1.5"]
-ZERO_SHOT = [f"bundled/policy({dial})" for dial in DIALS]
+ZERO_SHOT = ["bundled/policy(mode=threshold)"]
 
 Command = list[str]
 
@@ -57,7 +53,7 @@ def main() -> None:
         verb.set_defaults(run=run)
         verb.add_argument("--out", type=Path, required=True, help="folder of the experiment")
         verb.add_argument("--gpus", type=int, default=1, help="how many to use; 0 for the CPU")
-        verb.add_argument("--only", default="", help="train, planners: runs whose names begin so")
+        verb.add_argument("--only", default="", help="jobs whose names begin so")
         verb.add_argument("--jobs-per-gpu", type=int, default=1, help="jobs that share a GPU")
         verb.add_argument("--minutes", type=float, default=8.0, help="wall time of training, of each run")
         verb.add_argument("--gguf", type=Path, help="convert: the published weights")
@@ -213,23 +209,19 @@ def planners(given: argparse.Namespace) -> None:
 def evaluate(given: argparse.Namespace) -> None:
     """The test set with every rule and planner there is, and with the causal runs."""
     mdlm = best_run(given.out, "mdlm")
-    folders = [
-        *sorted(given.out.glob("init_*")),
-        *sorted(given.out.glob("policy_*")),
-        *sorted(given.out.glob("head_*")),
-    ]
     learned = [
         f"{folder / 'final'}({dial})"
-        for folder in folders
+        for kind, dials in (("policy", DIALS), ("head", DIALS), ("init", DIALS[:1]))
+        for folder in sorted(given.out.glob(f"{kind}_*"))
+        for dial in dials
         if (folder / "final/planner.json").is_file()
-        for dial in DIALS
     ]
     texts = [*RULES, *learned, *MORE_RULES, *ZERO_SHOT]
     shares = max(1, given.gpus) * given.jobs_per_gpu
     jobs: dict[str, list[Command]] = {}
     common = ["--out", str(given.out), "--gpus", str(given.gpus), "--batch-size", str(given.batch_size)]
     common += ["--length", str(given.length), "--problems", given.problems]
-    for run in {best_run(given.out, "causal"), *given.out.glob("causal_?e-?")}:
+    for run in sorted(path.parent for path in given.out.glob("causal_*/held_out.jsonl")):
         jobs[f"greedy_{run.name}"] = [[*HERE, "greedy", *common, "--run-folder", str(run)]]
     for share in range(shares):
         out = given.out / f"test_{share}.jsonl"

@@ -46,7 +46,7 @@ class Trajectory:
     @property
     def is_exact(self) -> bool:
         """Whether every step saw the whole row."""
-        return self.cache == "none"
+        return self.cache == "none" or self.num_cached_steps == 0
 
     def masked_at(self, step: int) -> Tensor:
         """(L,) bool: still masked when `step` begins."""

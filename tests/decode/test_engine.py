@@ -18,7 +18,6 @@ from unmask.decode.state import SPARE, Request
 from unmask.layers import Padded
 from unmask.models.exact import EXACT
 from unmask.planners.base import Planner, Subset, View
-from unmask.planners.subsets import Fixed
 from unmask.trajectory import Trajectory
 
 TOP_K, SHARED = unmask.planner("top_k", k=1), {"length": LENGTH, "block_length": BLOCK}
@@ -84,6 +83,46 @@ def test_rows_that_come_at_random_with_settings_of_their_own_get_what_they_get_a
     assert sorted(found) == numbers
     for number, prompt, choice in zip(numbers, prompts, choices, strict=True):
         assert_same(trajectory(found[number]), unmask.decode(NET, [prompt], planner, **choice)[0])
+
+
+@every_planner
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_a_row_does_not_notice_the_blocks_of_its_neighbours(planner: Planner, cache: Any) -> None:
+    """Not even under a cache, where the windows of all rows are as wide as the widest."""
+    settings = {"temperature": 0.7, "stop_at_eos": True}
+    sizes = [(12, 12), (4, 2), (8, 4), (6, 1), (6, 3)]
+    prompts = ragged_prompts(torch.Generator().manual_seed(4), len(sizes))
+    for seed in range(4):
+        served, numbers = engine(planner, cache=cache), []
+        for prompt, (length, block) in zip(prompts, sizes, strict=True):
+            number = served.submit(prompt, length=length, block_length=block, seed=seed, **settings)
+            numbers.append(number)
+        found = by_id(list(served.run()))
+        for number, prompt, (length, block) in zip(numbers, prompts, sizes, strict=True):
+            alone = engine(planner, cache=cache)
+            wanted = alone.decode([prompt], length=length, block_length=block, seed=seed, **settings)[0]
+            assert_same(trajectory(found[number]), wanted)
+
+
+def test_longer_rows_that_come_later_do_not_disturb_those_that_run() -> None:
+    net, calls = tiny_net(), []
+    encode = net.encode
+
+    def counted(tokens_XT: Tensor, layout: Any) -> Tensor:
+        calls.append(int((layout.positions_XT == 0).sum()))
+        return encode(tokens_XT, layout)
+
+    net.encode = counted  # type: ignore[method-assign]
+    served, numbers, finished = engine(net=net, max_rows=3), [], []
+    sizes = [4, 6, 8, 20, 40, 80]
+    for length in sizes:
+        numbers.append(served.submit([1], length=length, block_length=length, temperature=1.0))
+        finished += served.step()
+    found = by_id(finished + list(served.run()))
+    assert sum(calls) == sum(trajectory(found[number]).nfe for number in numbers) == sum(sizes)
+    for number, length in zip(numbers, sizes, strict=True):
+        settings = {"length": length, "block_length": length, "temperature": 1.0}
+        assert_same(trajectory(found[number]), unmask.decode(net, [[1]], TOP_K, **settings)[0])
 
 
 @every_planner
@@ -205,68 +244,18 @@ def test_a_cancelled_row_is_reported_and_the_others_go_on(when: str) -> None:
     assert_same(trajectory(found[first]), decode([[1]], TOP_K)[0])
 
 
-class Broken(torch.nn.Module):
-    """Scores of NaN for rows whose prompt begins with 9."""
-
-    def forward(self, view: View) -> Tensor:
-        is_bad_B = view.canvas.size_B == LENGTH + 3
-        return torch.where(is_bad_B[:, None], torch.nan, torch.zeros(view.open_BL.shape))
-
-
-@pytest.mark.parametrize("mode", ["sample", "threshold", "top_k"])
-def test_a_planner_that_returns_nan_costs_only_that_row(mode: Any) -> None:
-    planner = unmask.LearnedPlanner(Broken(), mode=mode)
-    served = engine(planner)
-    bad, good = served.submit([1, 2, 3], **SHARED), served.submit([1, 2], **SHARED)
-    found = by_id(list(served.run()))
-    error = found[bad].error
-    assert error is not None
-    assert "NaN" in error
-    assert_same(trajectory(found[good]), decode([[1, 2]], planner)[0])
-
-
-def test_a_planner_that_chooses_nothing_is_reported_at_once() -> None:
-    served = engine(lambda view: Fixed(torch.zeros_like(view.open_BL)))
-    served.submit([1], **SHARED)
-    (finished,) = served.step()
-    assert finished.error is not None
-    assert "chose no position" in finished.error
-
-
-def test_out_of_memory_makes_batches_smaller_and_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
-    served, wanted = engine(max_rows=4), decode(PROMPTS, TOP_K)
-    encode, most = NET.encode, 2
-
-    def scarce(tokens_XT: Tensor, layout: Any) -> Tensor:
-        if layout.positions_XT.numel() > most * (LENGTH + 9):
-            raise torch.OutOfMemoryError("made up")
-        return encode(tokens_XT, layout)
-
-    monkeypatch.setattr(NET, "encode", scarce)
-    rows = served.decode(PROMPTS, **SHARED)
-    assert served.max_rows == 2
-    for row, other in zip(rows, wanted, strict=True):
-        assert_same(row, other)
-    served.max_rows, most = 4, len(PROMPTS)  # as evaluation does, once there is room again
-    for row, other in zip(served.decode(PROMPTS, **SHARED), wanted, strict=True):
-        assert_same(row, other)
-    most = 0
-    served.submit([1], **SHARED)
-    (finished,) = list(served.run())
-    assert finished.error == "out of memory, alone in its step"
-
-
 @pytest.mark.parametrize("columns", [slice(7, 13), slice(7, 19)])
 def test_a_window_on_a_fresh_cache_sees_what_the_whole_row_sees(columns: slice, rng: torch.Generator) -> None:
     tokens_BT = torch.randint(0, MASK, (3, 19), generator=rng)
     where_BT = torch.arange(19).expand(3, -1)
     slot_B = torch.tensor([2, 0, 1])
-    cache = KeyValueCache(24, 4)
+    cache = KeyValueCache()
+    cache.reserve(4, 4, 24)
     whole = Padded.of(None, (3, 19), tokens_BT.device)
     recording = Recording(whole, cache, slot_B[:, None].expand(3, 19), where_BT)
     hidden_BTD = NET.encode(tokens_BT, recording)
     mask = (torch.arange(24) < 19).expand(3, -1)[:, None, None]
-    window = Windows(where_BT[:, columns], slot_B, slot_B, cache, mask)
+    window = Windows(where_BT[:, columns], where_BT[:, columns], slot_B, slot_B, cache, mask)
     found_BQD = NET.encode(tokens_BT[:, columns], window)
     torch.testing.assert_close(found_BQD, hidden_BTD[:, columns], rtol=0, atol=1e-5)
     changed_BT = tokens_BT.clone()

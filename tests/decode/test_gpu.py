@@ -87,7 +87,7 @@ def test_weights_that_change_in_place_are_seen_by_captured_steps() -> None:
 
 
 def test_captured_steps_keep_the_confidences_that_a_policy_saw() -> None:
-    net, planner = tiny_net().cuda(), unmask.planner("bundled/policy", mode="sample").cuda()
+    net, planner = tiny_net().cuda(), unmask.load_planner("bundled/policy").tuned(mode="sample").cuda()
     found = []
     for graphs in (False, True):
         served = Engine(net, planner, EngineSettings(max_rows=3, graphs=graphs))
@@ -99,3 +99,10 @@ def test_captured_steps_keep_the_confidences_that_a_policy_saw() -> None:
         assert row.confidence is not None
         assert row.confidence.shape == (row.nfe, SHARED["length"])
         torch.testing.assert_close(row.confidence, other.confidence)
+
+
+def test_the_kernel_passes_nan_on() -> None:
+    raw_BLV = torch.zeros(1, 3, 5000, device="cuda")
+    raw_BLV[0, 1, 4321] = torch.nan
+    readout = HeadReadout(lambda hidden: hidden, raw_BLV, 4, 3)
+    assert readout.confidence().isnan().tolist() == [[False, True, False]]

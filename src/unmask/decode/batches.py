@@ -1,6 +1,7 @@
 """How the rows that take a step together lie on the canvas. Two short lists go to the device, no more."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import torch
 from torch import Tensor
@@ -47,7 +48,7 @@ def whole_rows(
         columns_T = torch.arange(widest, device=device)
         packing = {
             "bounds_B": torch.nn.functional.pad(size_B.cumsum(0), (1, 0)).int(),
-            "pad_BT": (start_B[:, None] + columns_T).clamp_max(num_tokens - 1),
+            "pad_BT": start_B[:, None] + torch.minimum(columns_T, size_B[:, None] - 1),
             "is_token_BT": columns_T < size_B[:, None],
             "place_N": row_N * widest + column_N,
         }
@@ -71,11 +72,16 @@ def windows(
     device: torch.device,
     width: int,
     fixed: bool,
+    end_with_block: bool,
 ) -> Batch:
-    """`columns` of each row; the others are cached. Where they begin, the state knows."""
+    """`columns` of each row; the others are cached. Where they begin, the state knows.
+
+    They end where the row's block does, or where the row does; what is left over is computed for nothing.
+    """
     padded_slots = [*slots, *[SPARE] * (_round_up(len(slots), 16) - len(slots) if fixed else 0)]
     slot_B = torch.tensor(padded_slots, device=device)
     shape = _shape(requests, len(padded_slots), columns, True, False, width)
+    shape = replace(shape, ends_with_block=end_with_block)
     return Batch(shape, slot_B, _as_slice(padded_slots, slot_B))
 
 

@@ -4,7 +4,6 @@ Host half: which rows take a step, what becomes of them. The device half is `unm
 cache the engine gives, token for token, what the reference loop `unmask.decode.loop` gives.
 """
 
-from collections import deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -15,12 +14,15 @@ from unmask.decode.batches import whole_rows, windows
 from unmask.decode.graphs import GraphedRunner
 from unmask.decode.layouts import KeyValueCache
 from unmask.decode.loop import check
+from unmask.decode.rows import Finished, Queue, Running
 from unmask.decode.runner import Batch, Runner
-from unmask.decode.state import DONE, FAILED, Request, State
+from unmask.decode.state import DONE, FAILURES, Request, State
 from unmask.models.transformer import Transformer
 from unmask.planners.base import Planner
 from unmask.rng import row_seeds
 from unmask.trajectory import CACHES, Trajectory
+
+__all__ = ["Engine", "EngineSettings", "Finished"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,29 +53,14 @@ class EngineSettings:
             raise ValueError(f"unknown cache {self.cache!r}; use one of {', '.join(CACHES)}")
         for name in ("max_rows", "max_tokens", "refresh_every", "steps_per_sync", "max_logits"):
             value = getattr(self, name)
+            if value is not None and not isinstance(value, int):
+                raise ValueError(f"{name} {value!r} is no whole number")
             if value is not None and value < 1:
                 raise ValueError(f"{name} {value} leaves nothing to do; use 1 or more")
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """What became of a request: a trajectory, or one line that says why there is none."""
-
-    id: int
-    trajectory: Trajectory | None
-    error: str | None = None
-
-
-@dataclass(slots=True)
-class _Running:
-    """A row in a slot, as the host knows it."""
-
-    request: Request
-    slot: int
-    first_masked: int = 0
-    needs_whole: bool = True
-    num_cached_steps: int = 0
-    since_whole: int = 0
+        if self.cache == "none" and self.refresh_every is not None:
+            raise ValueError("refresh_every says when a cache is filled again; name a cache, or leave it out")
+        if self.cache != "none" and self.steps_per_sync > 1:
+            raise ValueError("with a cache the host looks after every step; leave steps_per_sync out")
 
 
 class Engine:
@@ -99,8 +86,11 @@ class Engine:
         self.max_rows = settings.max_rows
         if settings.compile:
             denoiser.compile_blocks()
-        self._waiting: deque[Request] = deque()
-        self._running: dict[int, _Running] = {}
+        self._room: int | None = None
+        """Rows that run together after memory ran out, until the engine is empty."""
+        self._tried_alone: set[int] = set()
+        self._waiting = Queue()
+        self._running: dict[int, Running] = {}
         self._finished: list[Finished] = []
         self._state: State | None = None
         self._cache: KeyValueCache | None = None
@@ -129,38 +119,34 @@ class Engine:
         """
         tokens = tuple(int(token) for token in prompt)
         (row_seed,) = row_seeds(seed, [tokens])
-        return self._enqueue(
+        request = self._request(
             tokens, length, block_length, float(temperature), row_seed, stop_at_eos, record_log_probs
         )
-
-    def _enqueue(self, *settings: Any) -> int:
-        """Queue a row of these settings, those of `Request` behind its id."""
-        number = self._next_id
-        self._next_id += 1
-        request = Request(number, *settings)
         try:
-            check(self.denoiser, [request.prompt], request.length, request.block_length, request.temperature)
-            if self.settings.max_tokens is not None and request.size > self.settings.max_tokens:
-                raise ValueError(
-                    f"a row of {request.size} tokens is over max_tokens {self.settings.max_tokens}"
-                )
+            self._check(request)
         except ValueError as error:
-            self._finished.append(Finished(number, None, str(error)))
+            self._finished.append(Finished(request.id, None, str(error)))
         else:
-            self._waiting.append(request)
-        return number
+            self._waiting.put(request)
+        return request.id
+
+    def _request(self, *settings: Any) -> Request:
+        """A request with a new id; `settings` are the fields behind it."""
+        self._next_id += 1
+        return Request(self._next_id - 1, *settings)
+
+    def _check(self, request: Request) -> None:
+        check(self.denoiser, [request.prompt], request.length, request.block_length, request.temperature)
+        if self.settings.max_tokens is not None and request.size > self.settings.max_tokens:
+            raise ValueError(f"a row of {request.size} tokens is over max_tokens {self.settings.max_tokens}")
 
     def cancel(self, number: int) -> bool:
         """Drop a row that waits or runs; False where there is none. The next `step` reports it."""
-        for request in self._waiting:
-            if request.id == number:
-                self._waiting.remove(request)
-                self._finished.append(Finished(number, None, "cancelled"))
-                return True
-        running = self._running.get(number)
-        if running is None:
-            return False
-        self._release([running])
+        if not self._waiting.drop(number):
+            running = self._running.get(number)
+            if running is None:
+                return False
+            self._release([running])
         self._finished.append(Finished(number, None, "cancelled"))
         return True
 
@@ -206,15 +192,21 @@ class Engine:
         """
         check(self.denoiser, prompts, length, block_length, temperature)
         tokens = [tuple(int(token) for token in prompt) for prompt in prompts]
-        numbers = [
-            self._enqueue(
+        requests = [
+            self._request(
                 prompt, length, block_length, float(temperature), row_seed, stop_at_eos, record_log_probs
             )
             for prompt, row_seed in zip(tokens, row_seeds(seed, tokens), strict=True)
         ]
-        places = {number: place for place, number in enumerate(numbers)}
+        for request in requests:
+            self._check(request)
+        for request in requests:
+            self._waiting.put(request)
+        places = {request.id: place for place, request in enumerate(requests)}
         try:
             while places:
+                if not self.num_unfinished:
+                    raise RuntimeError(f"row {min(places.values())} was reported to another caller of `step`")
                 reported = self.step()
                 self._finished += [each for each in reported if each.id not in places]  # submitted by others
                 for finished in (each for each in reported if each.id in places):
@@ -233,137 +225,120 @@ class Engine:
             yield from self.step()
 
     def step(self) -> list[Finished]:
-        """Let rows in, call the denoiser on each running row once, and report what finished."""
-        self._admit()
-        if self._running:
-            try:
+        """Let rows in, call the denoiser on each running row once, and report what finished.
+
+        After an exception, of a planner for instance, no row is lost: all start anew in the next step.
+        """
+        try:
+            self._admit()
+            if self._running:
                 self._advance()
-            except torch.OutOfMemoryError:
-                self._retreat()
+        except Exception as error:
+            unfinished = self._start_anew()
+            if not _is_out_of_memory(error):
+                raise
+            self._retreat(unfinished)
+        if not self._running and not self._waiting:
+            self._room = None
         reported, self._finished = self._finished, []
         return reported
 
     def _admit(self) -> None:
-        tokens = sum(running.request.size for running in self._running.values())
-        new: list[_Running] = []
-        taken = {running.slot for running in self._running.values()}
-        free = (slot for slot in range(1, self.max_rows + 1) if slot not in taken)
-        while self._waiting and len(self._running) < self.max_rows:
-            tokens += self._waiting[0].size
-            if self.settings.max_tokens is not None and tokens > self.settings.max_tokens:
-                break
-            request = self._waiting.popleft()
-            self._running[request.id] = _Running(request, next(free))
-            new.append(self._running[request.id])
-        if not new:
+        most = self.max_rows if self._room is None else min(self._room, self.max_rows)
+        budget = self.settings.max_tokens
+        if budget is not None:
+            budget -= sum(running.request.size for running in self._running.values())
+        requests = self._waiting.take(most - len(self._running), budget)
+        if not requests:
             return
-        requests = [running.request for running in new]
-        if self._grow(requests):
-            new = list(self._running.values())
-            requests = [running.request for running in new]
+        taken = {running.slot for running in self._running.values()}
+        slots = [slot for slot in range(1, most + 1) if slot not in taken][: len(requests)]
+        new = [Running(request, slot) for request, slot in zip(requests, slots, strict=True)]
+        self._running.update((running.request.id, running) for running in new)
+        self._reserve(requests, most)
         assert self._state is not None
-        self._state.admit([running.slot for running in new], requests, self.denoiser.mask_id)
+        self._state.admit(slots, requests, self.denoiser.mask_id)
+
+    def _reserve(self, requests: Sequence[Request], most: int) -> None:
+        """Have room for new rows; those that run stay as they are."""
+        state, settings = self._state, self.settings
+        if state is None or not state.holds(most, *self._room_for(requests)):
+            width, length, seen = self._room_for([*requests, *self._waiting.all()])
+            width = -(-width // 64) * 64
+            if state is None:
+                device, pad_id = self.denoiser.device, self.denoiser.pad_id
+                state = State.empty(most, width, length, device, pad_id, seen)
+            else:
+                state = state.grown(most, width, length, seen)
+            if settings.cache != "none" and self._cache is None:
+                self._cache = KeyValueCache()
+            runner = Runner(self.denoiser, self.planner, state, self._cache, settings.max_logits)
+            self._runner = GraphedRunner(runner) if settings.graphs else runner
+            self._state = state
+            self._batches.clear()
         if self._cache is not None:
             slots = 1 + max(running.slot for running in self._running.values())
-            moved = self._cache.reserve(slots, self.max_rows + 1)
+            moved = self._cache.reserve(slots, most + 1, state.width)
             if moved and isinstance(self._runner, GraphedRunner):
                 self._runner.forget()
 
-    def _grow(self, requests: Sequence[Request]) -> bool:
-        """Make a state that holds such rows; True where running rows must be laid out again.
-
-        Rows start anew in it: their random streams are functions of the step, so they go the same way.
-        """
-        size, length = max(r.size for r in requests), max(r.length for r in requests)
-        seen = getattr(self.planner, "sees_only_confidence", False) and any(
-            request.record_log_probs for request in requests
+    def _room_for(self, requests: Sequence[Request]) -> tuple[int, int, bool]:
+        """Columns, completion positions, and whether what the planner sees is recorded."""
+        sees = getattr(self.planner, "sees_only_confidence", False)
+        return (
+            max(request.size for request in requests),
+            max(request.length for request in requests),
+            sees and any(request.record_log_probs for request in requests),
         )
-        if (state := self._state) is not None:
-            if state.holds(self.max_rows, size, length, seen):
-                return False
-            size, length = max(size, state.width), max(length, state.length)
-            seen = seen or state.seen_RSC is not None
-        width = -(-size // 64) * 64
-        device, settings = self.denoiser.device, self.settings
-        self._state = State.empty(self.max_rows, width, length, device, self.denoiser.pad_id, seen)
-        self._cache = None if settings.cache == "none" else KeyValueCache(width)
-        runner = Runner(self.denoiser, self.planner, self._state, self._cache, settings.max_logits)
-        self._runner = GraphedRunner(runner) if settings.graphs else runner
-        self._batches.clear()
-        for running in self._running.values():
-            self._running[running.request.id] = _Running(running.request, running.slot)
-        return True
 
     def _advance(self) -> None:
         """One step of every running row: rows that must be seen whole together, windows together."""
-        state, runner = self._state, self._runner
+        state, runner, settings = self._state, self._runner, self.settings
         assert state is not None
         assert runner is not None
         whole = [each for each in self._running.values() if each.needs_whole]
         cached = [each for each in self._running.values() if not each.needs_whole]
-        num_steps = self.settings.steps_per_sync if self.settings.cache == "none" else 1
         for group in (whole, cached):
             if group:
                 batch = self._batch(group)
-                for _ in range(num_steps):
+                for _ in range(settings.steps_per_sync):
                     runner.step(batch)
-        status_R = state.status_R.tolist()  # the step's one host synchronisation
+        status_R = state.status_R.tolist()  # where the host waits for the device
         done = []
         for running in list(self._running.values()):
             status = status_R[running.slot]
-            self._count(running, status)
-            if status == FAILED:
+            running.advance(status, self._cache is not None, settings.refresh_every)
+            if status in FAILURES:
+                self._finished.append(Finished(running.request.id, None, FAILURES[status]))
+                if self._cache is not None:
+                    self._cache.clear(running.slot)
                 self._release([running])
-                why = "the planner chose no position, or the model or the planner returned NaN"
-                self._finished.append(Finished(running.request.id, None, why))
             elif status == DONE:
                 done.append(running)
         if done:
             self._harvest(done)
 
-    def _count(self, running: _Running, first_masked: int) -> None:
-        if running.needs_whole:
-            running.since_whole = 0
-        else:
-            running.num_cached_steps += 1
-            running.since_whole += 1
-        block, limit = running.request.block_length, self.settings.refresh_every
-        is_new_block = first_masked // block != running.first_masked // block
-        running.needs_whole = (
-            self.settings.cache == "none"
-            or is_new_block
-            or (limit is not None and running.since_whole >= limit)
-        )
-        running.first_masked = first_masked
-
-    def _batch(self, group: Sequence[_Running]) -> Batch:
+    def _batch(self, group: Sequence[Running]) -> Batch:
         """Indices of a group; made again only when the group has changed."""
         group = sorted(group, key=lambda running: running.slot)
         requests = [running.request for running in group]
         slots = [running.slot for running in group]
-        is_window = not group[0].needs_whole
-        columns = max(self._window(running) for running in group) if is_window else 0
+        is_window, is_dual = not group[0].needs_whole, self.settings.cache == "dual"
+        shift = int(getattr(self.denoiser.config, "shift", False))
+        columns = max(running.window(is_dual) for running in group) + shift if is_window else 0
         key = (is_window, columns, tuple(request.id for request in requests))
         if key not in self._batches:
             self._batches = {old: batch for old, batch in self._batches.items() if old[0] != is_window}
             assert self._state is not None
             device, width, fixed = self.denoiser.device, self._state.width, self.settings.graphs
             if is_window:
-                made = windows(slots, requests, columns, device, width, fixed)
+                made = windows(slots, requests, columns, device, width, fixed, is_dual)
             else:
                 made = whole_rows(slots, requests, device, width, fixed)
             self._batches[key] = made
         return self._batches[key]
 
-    def _window(self, running: _Running) -> int:
-        """Columns that a cached step of the row computes."""
-        request, shift = running.request, int(getattr(self.denoiser.config, "shift", False))
-        if self.settings.cache == "dual":
-            return request.block_length + shift
-        start = running.first_masked // request.block_length * request.block_length
-        return request.length - start + shift
-
-    def _harvest(self, done: Sequence[_Running]) -> None:
+    def _harvest(self, done: Sequence[Running]) -> None:
         assert self._state is not None
         rows = self._state.harvest(
             [running.slot for running in done],
@@ -376,22 +351,37 @@ class Engine:
         self._finished += [Finished(running.request.id, row) for running, row in pairs]
         self._release(done)
 
-    def _release(self, gone: Sequence[_Running]) -> None:
-        assert self._state is not None
-        self._state.free([running.slot for running in gone])
+    def _release(self, gone: Sequence[Running]) -> None:
+        if self._state is not None:
+            self._state.free([running.slot for running in gone])
         for running in gone:
             del self._running[running.request.id]
 
-    def _retreat(self) -> None:
-        """Out of memory: half the rows start anew later. A row that fails alone is reported."""
-        rows = list(self._running.values())
+    def _start_anew(self) -> list[Request]:
+        """Forget the device's half; rows that ran wait again.
+
+        They lose nothing but time: what a row draws depends on the row and its step alone.
+        """
+        requests = [running.request for running in self._running.values()]
         self._state = self._cache = self._runner = None
         self._running.clear()
         self._batches.clear()
+        self._waiting.put_back(requests)
+        return requests
+
+    def _retreat(self, requests: Sequence[Request]) -> None:
+        """Out of memory: half as many rows from now on. A row that fails alone twice is reported."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        if len(rows) == 1:
-            self._finished.append(Finished(rows[0].request.id, None, "out of memory, alone in its step"))
-            return
-        self.max_rows = max(1, len(rows) // 2)
-        self._waiting.extendleft(reversed([running.request for running in rows]))
+        self._room = max(1, len(requests) // 2)
+        for request in requests if len(requests) == 1 else ():
+            if request.id in self._tried_alone:
+                self._waiting.drop(request.id)
+                self._finished.append(Finished(request.id, None, "out of memory, alone in its step"))
+                self._room = None
+            self._tried_alone ^= {request.id}
+
+
+def _is_out_of_memory(error: Exception) -> bool:
+    """Also on a CPU, where PyTorch has no class for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

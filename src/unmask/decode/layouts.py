@@ -26,7 +26,7 @@ class Packed:
     bounds_B: Tensor
     """(B + 1,) int32: where rows begin and end."""
     pad_BT: Tensor
-    """int64: the place in N of each column of the padded batch; any where there is none."""
+    """int64: the place in N of each column of the padded batch; one of the row's own where there is none."""
     is_token_BT: Tensor
     place_N: Tensor
     """int64: the place of each token in the padded batch, row by row."""
@@ -47,28 +47,40 @@ class Packed:
 
 @dataclass(slots=True)
 class KeyValueCache:
-    """Keys and values of every layer, for R slots of W columns; made when a layer first writes."""
+    """Keys and values of every layer, for R slots of W columns; made when a layer first writes.
 
-    width: int
+    One more column takes what is to be forgotten.
+    """
+
+    width: int = 0
     num_slots: int = 0
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
 
-    def reserve(self, num_slots: int, most: int) -> bool:
+    def reserve(self, num_slots: int, most: int, width: int) -> bool:
         """Have room for this many slots, doubling up to `most`; True where tensors had to be replaced."""
-        if num_slots <= self.num_slots:
+        if num_slots <= self.num_slots and width <= self.width:
             return False
-        new = min(most, max(num_slots, 2 * self.num_slots))
+        if num_slots > self.num_slots:
+            num_slots = max(num_slots, min(most, 2 * self.num_slots))
+        slots, columns = max(num_slots, self.num_slots), max(width, self.width)
         for layer, kept in self.layers.items():
-            room = [each.new_zeros(new - self.num_slots, *each.shape[1:]) for each in kept]
-            keys, values = (torch.cat(pair) for pair in zip(kept, room, strict=True))
+            keys, values = (each.new_zeros(slots, columns + 1, *each.shape[2:]) for each in kept)
+            for new, old in zip((keys, values), kept, strict=True):
+                new[: self.num_slots, : self.width] = old[:, : self.width]
             self.layers[layer] = (keys, values)
-        self.num_slots = new
+        self.num_slots, self.width = slots, columns
         return bool(self.layers)
+
+    def clear(self, slot: int) -> None:
+        """Forget a slot: what is masked must be a number all the same."""
+        for kept in self.layers.values():
+            for each in kept:
+                each[slot] = 0.0
 
     def write(self, layer: int, slot: Tensor, column: Tensor, k_XHTK: Tensor, v_XHTK: Tensor) -> None:
         """`slot` and `column` (X, T) say whose they are."""
         if layer not in self.layers:
-            shape = (self.num_slots, self.width, k_XHTK.shape[1], k_XHTK.shape[3])
+            shape = (self.num_slots, self.width + 1, k_XHTK.shape[1], k_XHTK.shape[3])
             self.layers[layer] = (k_XHTK.new_zeros(shape), v_XHTK.new_zeros(shape))
         for kept, new in zip(self.layers[layer], (k_XHTK, v_XHTK), strict=True):
             kept.index_put_((slot, column), new.transpose(1, 2).to(kept.dtype))
@@ -102,7 +114,9 @@ class Windows:
     """Q columns of each row; all others are what the cache remembers of them."""
 
     positions_XT: Tensor
-    """(B, Q) int64: also the columns."""
+    """(B, Q) int64."""
+    column_BQ: Tensor
+    """The same, but the cache's spare column past the end of a window."""
     slot_B: Tensor
     slots: slice | Tensor
     cache: KeyValueCache
@@ -110,6 +124,6 @@ class Windows:
     """(B, 1, 1, width) bool: the columns of each row."""
 
     def attend(self, layer: int, q_XHTK: Tensor, k_XHTK: Tensor, v_XHTK: Tensor) -> Tensor:
-        self.cache.write(layer, self.slot_B[:, None], self.positions_XT, k_XHTK, v_XHTK)
+        self.cache.write(layer, self.slot_B[:, None], self.column_BQ, k_XHTK, v_XHTK)
         keys, values = self.cache.read(layer, self.slots, self.mask.shape[-1])
         return attention(q_XHTK, keys.to(q_XHTK.dtype), values.to(q_XHTK.dtype), self.mask)

@@ -4,9 +4,9 @@ Rows advance independently: each has its own prompt length, block, step count an
 the batch when it is finished. B rows, P prompt and L completion positions, T = P + L, V symbols.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -16,6 +16,8 @@ from unmask.models.base import Denoiser
 from unmask.planners.base import Planner, make_view
 from unmask.rng import RowStreams, row_seeds
 from unmask.trajectory import Trajectory
+
+LOWEST_TEMPERATURE = 1e-6
 
 
 @torch.no_grad()
@@ -220,6 +222,9 @@ def check(
     temperature: float,
 ) -> None:
     """Raise the ValueError of a request that cannot be decoded."""
+    for name, value in (("length", length), ("block_length", block_length)):
+        if not isinstance(value, SupportsIndex):
+            raise ValueError(f"{name} {value!r} is no whole number")
     if length < 1:
         raise ValueError(f"length {length} leaves nothing to generate; use 1 or more")
     if block_length < 1 or length % block_length:
@@ -229,8 +234,11 @@ def check(
             f"block_length {block_length} does not divide length {length}; use "
             + " or ".join(map(str, choices))
         )
-    if not 0 <= temperature < math.inf:
-        raise ValueError(f"temperature {temperature} is not 0 or above; use 0 for the most likely token")
+    if temperature != 0 and not LOWEST_TEMPERATURE <= temperature <= 1 / LOWEST_TEMPERATURE:
+        raise ValueError(
+            f"temperature {temperature} is neither 0, for the most likely token, nor from "
+            f"{LOWEST_TEMPERATURE:g} to {1 / LOWEST_TEMPERATURE:g}"
+        )
     for index, prompt in enumerate(prompts):
         if len(prompt) == 0:
             raise ValueError(f"prompt {index} is empty; give at least one token")

@@ -14,7 +14,7 @@ from torch import Tensor
 from unmask.decode.layouts import KeyValueCache, Packed, Recording, Windows
 from unmask.decode.loop import settle
 from unmask.decode.readout import HeadReadout
-from unmask.decode.state import DONE, FAILED, State
+from unmask.decode.state import DONE, NAN, NOTHING, State
 from unmask.layers import Layout, Padded
 from unmask.models.transformer import Transformer
 from unmask.planners.base import Canvas, Planner, Subset, View
@@ -40,6 +40,8 @@ class Shape:
     """Whether any row samples its tokens."""
     stops: bool
     records: bool
+    ends_with_block: bool = False
+    """Of windows: none goes beyond its row's block."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -166,10 +168,13 @@ class Runner:
             completion_BC = torch.where(stops_B1, settled_BC, completion_BC)
             state.tokens_RW[slot_B1, rows.column_BC] = completion_BC
         left_BC = (completion_BC == self.denoiser.mask_id) & rows.inside_BC
-        first_B = torch.where(left_BC.any(-1), left_BC.byte().argmax(-1), DONE)
-        failed_B = alive_B & (~chosen_BL.any(-1) | _is_nan(subset, view))
-        failed_B = failed_B | (state.status_R[batch.slot_B] == FAILED)
-        state.status_R[batch.slot_B] = torch.where(failed_B, FAILED, first_B)
+        is_left_B = left_BC.any(-1)
+        status_B = torch.where(is_left_B, left_BC.byte().argmax(-1), DONE)
+        is_stuck_B = ~chosen_BL.any(-1) | (is_left_B & (rows.step_B + 1 >= rows.length_B))
+        status_B = status_B.masked_fill(alive_B & is_stuck_B, NOTHING)
+        status_B = status_B.masked_fill(alive_B & _is_nan(subset, view), NAN)
+        before_B = state.status_R[batch.slot_B]
+        state.status_R[batch.slot_B] = torch.where(before_B < DONE, before_B, status_B)
 
     def _rows(self, batch: Batch) -> _Rows:
         state = self.state
@@ -205,11 +210,14 @@ class Runner:
         num_rows, width = batch.shape.num_rows, batch.shape.num_tokens
         device, size_B = start_B.device, rows.prompt_B + rows.length_B
         begin_B1 = (rows.prompt_B + start_B - self.lookback)[:, None]
-        column_BQ = torch.minimum(begin_B1 + torch.arange(width, device=device), size_B[:, None] - 1)
+        end_B1 = (rows.prompt_B + self._window_end(batch, rows, start_B))[:, None]
+        raw_BQ = begin_B1 + torch.arange(width, device=device)
+        position_BQ = torch.minimum(raw_BQ, end_B1 - 1)
+        column_BQ = raw_BQ.masked_fill(raw_BQ >= end_B1, self.cache.width)
         columns_W = torch.arange(batch.shape.width, device=device)
         mask = (columns_W < size_B[:, None])[:, None, None]
-        layout = Windows(column_BQ, batch.slot_B, batch.slots, self.cache, mask)
-        hidden_BQD = self.denoiser.encode(self.state.tokens_RW[batch.slot_B[:, None], column_BQ], layout)
+        layout = Windows(position_BQ, column_BQ, batch.slot_B, batch.slots, self.cache, mask)
+        hidden_BQD = self.denoiser.encode(self.state.tokens_RW[batch.slot_B[:, None], position_BQ], layout)
         row_B1 = torch.arange(num_rows, device=device)[:, None]
         offset_BL = (rows.prompt_B[:, None] + position_BL - begin_B1).clamp_max(width - 1)
         return Canvas(
@@ -219,6 +227,12 @@ class Runner:
             shown_BL=row_B1 * width + offset_BL,
             size_B=size_B,
         )
+
+    def _window_end(self, batch: Batch, rows: _Rows, start_B: Tensor) -> Tensor:
+        """(B,) the first completion position behind a row's window."""
+        if not batch.shape.ends_with_block:
+            return rows.length_B
+        return torch.minimum(start_B + rows.block_B, rows.length_B)
 
     def _readout(
         self, hidden_BLD: Tensor, streams: RowStreams | None = None, temperature_B: Tensor | None = None
@@ -243,7 +257,8 @@ class Runner:
             offset_BC = index_C - start_B[:, None] + self.lookback
             window_BQ = self._readout(canvas.hidden_XTD).confidence()
             fresh_BC = window_BQ.gather(1, offset_BC.clamp(0, width - 1))
-            covered_BC = (offset_BC >= self.lookback) & (offset_BC < width) & rows.inside_BC
+            end_B1 = self._window_end(batch, rows, start_B)[:, None]
+            covered_BC = (offset_BC >= self.lookback) & (offset_BC < width) & (index_C < end_B1)
         kept_BC = state.confidence_RC[batch.slot_B, :length]
         confidence_BC = torch.where(covered_BC, fresh_BC, kept_BC)
         state.confidence_RC[batch.slot_B, :length] = confidence_BC
@@ -262,9 +277,9 @@ def _whole_rows(batch: Batch) -> Layout:
 
 
 def _is_nan(subset: Subset, view: View) -> Tensor:
-    """(B,) bool: rows whose hidden states or planner scores are no numbers."""
-    hidden_B = view.canvas.hidden_at_shown().flatten(1).sum(-1)
+    """(B,) bool: rows of which the model's logits or the planner's scores are no numbers."""
+    is_nan_BL = view.readout.confidence().isnan()
     scores_BL: Tensor | None = getattr(subset, "logits_BL", None)
-    if scores_BL is None:
-        return hidden_B.isnan()
-    return hidden_B.isnan() | (scores_BL.isnan() & view.open_BL).any(-1)
+    if scores_BL is not None:
+        is_nan_BL = is_nan_BL | scores_BL.isnan()
+    return (is_nan_BL & view.open_BL).any(-1)

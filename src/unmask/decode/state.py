@@ -1,14 +1,18 @@
 """The rows of the engine on the device, one slot each. R slots, W columns, C completion positions."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch import Tensor
 
 from unmask.trajectory import Trajectory
 
-DONE, FAILED = -1, -2
+DONE, NAN, NOTHING = -1, -2, -3
+FAILURES = {
+    NAN: "the model or the planner returned NaN",
+    NOTHING: "the planner chose no position, or its scores are NaN",
+}
 SPARE = 0
 """The slot that stays empty: it fills up batches of fixed shape."""
 
@@ -47,7 +51,7 @@ class State:
     seen_RSC: Tensor | None
     """Confidences that the planner saw, by step; None where they are not recorded."""
     status_R: Tensor
-    """int64: the first masked position, DONE or FAILED."""
+    """int64: the first masked position, DONE or one of FAILURES."""
     numbers_R5: Tensor
     """int64: prompt length, completion length, block length, step, row seed."""
     temperature_R: Tensor
@@ -73,6 +77,18 @@ class State:
             temperature_R=torch.zeros(slots, device=device),
             stops_R=torch.zeros(slots, dtype=torch.bool, device=device),
         )
+
+    def grown(self, num_slots: int, width: int, length: int, seen: bool) -> "State":
+        """A state at least as large, with the same rows; spare columns may hold anything."""
+        num_slots = max(num_slots, len(self.status_R) - 1)
+        width, length = max(width, self.width), max(length, self.length)
+        seen = seen or self.seen_RSC is not None
+        other = State.empty(num_slots, width, length, self.tokens_RW.device, 0, seen)
+        for field in fields(self):
+            old, new = getattr(self, field.name), getattr(other, field.name)
+            if old is not None:
+                new[tuple(slice(size) for size in old.shape)] = old
+        return other
 
     @property
     def width(self) -> int:

@@ -77,7 +77,8 @@ class Canvas:
     row_XT: Tensor
     """int64: the row of each token."""
     shown_BL: Tensor
-    """int64: where the shown positions are among the X * T tokens."""
+    """int64: where the shown positions are among the X * T tokens. A row with fewer than others shows one of
+    its tokens more than once, then not open."""
     size_B: Tensor
     """int64: tokens of the row, prompt and completion."""
 

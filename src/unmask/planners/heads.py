@@ -84,8 +84,8 @@ class DultraHead(nn.Module):
                 f"this planner reads hidden states of width {self.config.hidden_size}, the denoiser's have "
                 f"{canvas.hidden_XTD.shape[-1]}; use the planner that was trained with it"
             )
-        eligible_N = torch.zeros_like(canvas.row_XT, dtype=torch.bool).flatten()
-        eligible_XT = eligible_N.scatter(0, canvas.shown_BL.flatten(), view.open_BL.flatten())
+        none_N = torch.zeros_like(canvas.row_XT).flatten()  # counts: a token may be shown twice, once closed
+        eligible_XT = none_N.scatter_add(0, canvas.shown_BL.flatten(), view.open_BL.flatten().long()) > 0
         time_B = 1 - view.masked_BC.sum(-1) / canvas.size_B
         scores_XT = self.scores(
             canvas.hidden_XTD, eligible_XT.view_as(canvas.row_XT), time_B, canvas.layout, canvas.row_XT

@@ -1,0 +1,87 @@
+"""What the host knows of the rows: those that wait and those that run."""
+
+from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from unmask.decode.state import Request
+from unmask.trajectory import Trajectory
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """What became of a request: a trajectory, or one line that says why there is none."""
+
+    id: int
+    trajectory: Trajectory | None
+    error: str | None = None
+
+
+@dataclass(slots=True)
+class Running:
+    """A row in a slot."""
+
+    request: Request
+    slot: int
+    first_masked: int = 0
+    needs_whole: bool = True
+    """Whether its next step must see the whole row."""
+    num_cached_steps: int = 0
+    since_whole: int = 0
+
+    def advance(self, first_masked: int, has_cache: bool, refresh_every: int | None) -> None:
+        """Count a step that has been taken; `first_masked` is negative where it was the last."""
+        if self.needs_whole:
+            self.since_whole = 0
+        else:
+            self.num_cached_steps += 1
+            self.since_whole += 1
+        block = self.request.block_length
+        is_new_block = first_masked // block != self.first_masked // block
+        is_due = refresh_every is not None and self.since_whole >= refresh_every
+        self.needs_whole = not has_cache or is_new_block or is_due
+        self.first_masked = first_masked
+
+    def window(self, ends_with_block: bool) -> int:
+        """Completion positions that a cached step computes."""
+        block, length = self.request.block_length, self.request.length
+        start = self.first_masked // block * block
+        return block if ends_with_block else length - start
+
+
+class Queue:
+    """Requests in the order in which they come."""
+
+    def __init__(self) -> None:
+        self._requests: OrderedDict[int, Request] = OrderedDict()
+
+    def __len__(self) -> int:
+        return len(self._requests)
+
+    def put(self, request: Request) -> None:
+        self._requests[request.id] = request
+
+    def put_back(self, requests: Sequence[Request]) -> None:
+        """Before all others."""
+        for request in reversed(requests):
+            self._requests[request.id] = request
+            self._requests.move_to_end(request.id, last=False)
+
+    def take(self, num_rows: int, num_tokens: int | None) -> list[Request]:
+        """As many as these bounds allow."""
+        taken: list[Request] = []
+        while self._requests and len(taken) < num_rows:
+            size = next(iter(self._requests.values())).size
+            if num_tokens is not None:
+                if size > num_tokens:
+                    break
+                num_tokens -= size
+            taken.append(self._requests.popitem(last=False)[1])
+        return taken
+
+    def drop(self, number: int) -> bool:
+        """Whether it was there."""
+        return self._requests.pop(number, None) is not None
+
+    def all(self) -> list[Request]:
+        return list(self._requests.values())

@@ -1,0 +1,219 @@
+"""What goes wrong with a row, or with memory, costs the engine no other row."""
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+import unmask
+from tests.decode.test_engine import SHARED, TOP_K, by_id, engine, trajectory
+from tests.decode.test_loop import LENGTH, NET, PROMPTS, assert_same, decode, every_planner
+from tests.models.tiny import MASK, tiny_net
+from unmask.decode.layouts import KeyValueCache
+from unmask.decode.state import State
+from unmask.planners.base import Planner, View
+from unmask.planners.subsets import Fixed
+
+
+class Broken(torch.nn.Module):
+    """Scores of NaN for rows of one size."""
+
+    def forward(self, view: View) -> Tensor:
+        is_bad_B = view.canvas.size_B == LENGTH + 3
+        return torch.where(is_bad_B[:, None], torch.nan, torch.zeros(view.open_BL.shape))
+
+
+@pytest.mark.parametrize("mode", ["sample", "threshold", "top_k"])
+def test_a_planner_that_returns_nan_costs_only_that_row(mode: Any) -> None:
+    planner = unmask.LearnedPlanner(Broken(), mode=mode)
+    served = engine(planner)
+    bad, good = served.submit([1, 2, 3], **SHARED), served.submit([1, 2], **SHARED)
+    found = by_id(list(served.run()))
+    error = found[bad].error
+    assert error is not None
+    assert "NaN" in error
+    assert_same(trajectory(found[good]), decode([[1, 2]], planner)[0])
+
+
+@every_planner
+@pytest.mark.parametrize(
+    "prompts", [[[7, 7, 7, 7], [1, 2]], [[1, 2], [7, 7, 7, 7]], [[1], [2, 7], [3, 5, 6]]]
+)
+def test_a_row_of_which_the_model_returns_nan_costs_no_other(
+    planner: Planner, prompts: list[list[int]]
+) -> None:
+    net = tiny_net()
+    with torch.no_grad():
+        net.embed.weight[7] = torch.nan
+    served = engine(planner, net)
+    numbers = [served.submit(prompt, **SHARED) for prompt in prompts]
+    found = by_id(list(served.run()))
+    for number, prompt in zip(numbers, prompts, strict=True):
+        if 7 in prompt:
+            assert "NaN" in (found[number].error or "")
+        else:
+            assert_same(trajectory(found[number]), decode([prompt], planner, net=net)[0])
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_what_a_row_of_nan_left_in_a_cache_is_forgotten(cache: Any) -> None:
+    net = tiny_net()
+    with torch.no_grad():
+        net.embed.weight[7] = torch.nan
+    served = engine(net=net, cache=cache, max_rows=1)
+    numbers = [served.submit(prompt, **SHARED) for prompt in ([7] * 10, [1, 2], [3, 4, 5])]
+    found = by_id(list(served.run()))
+    assert [found[number].error is None for number in numbers] == [False, True, True]
+
+
+@every_planner
+def test_logits_of_nan_are_noticed(planner: Planner) -> None:
+    net = tiny_net()
+    with torch.no_grad():
+        net.head.weight[5] = torch.nan
+    served = engine(planner, net)
+    served.submit([1, 2], **SHARED)
+    (finished,) = list(served.run())
+    assert "NaN" in (finished.error or "")
+
+
+def test_a_planner_that_chooses_nothing_is_reported_at_once() -> None:
+    served = engine(lambda view: Fixed(torch.zeros_like(view.open_BL)))
+    served.submit([1], **SHARED)
+    (finished,) = served.step()
+    assert finished.error is not None
+    assert "chose no position" in finished.error
+
+
+def test_a_planner_that_raises_loses_no_row() -> None:
+    broken = True
+
+    def planner(view: View) -> Any:
+        if broken and (view.step_B > 2).any():
+            raise KeyError("a fault of the planner")
+        return TOP_K(view)
+
+    served = engine(planner, cache="dual")
+    numbers = [served.submit(prompt, **SHARED) for prompt in PROMPTS]
+    with pytest.raises(KeyError, match="a fault"):
+        list(served.run())
+    assert served.num_unfinished == len(PROMPTS)
+    broken = False
+    found = by_id(list(served.run()))
+    wanted = engine(cache="dual").decode(PROMPTS, **SHARED)
+    for number, row in zip(numbers, wanted, strict=True):
+        assert_same(trajectory(found[number]), row)
+
+
+def test_out_of_memory_makes_batches_smaller_and_loses_no_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    served, wanted = engine(max_rows=4), decode(PROMPTS, TOP_K)
+    encode, most, rows_seen = NET.encode, 2, []
+
+    def scarce(tokens_XT: Tensor, layout: Any) -> Tensor:
+        if layout.positions_XT.numel() > most * (LENGTH + 9):
+            raise torch.OutOfMemoryError("made up")
+        rows_seen.append(int((layout.positions_XT == 0).sum()))
+        return encode(tokens_XT, layout)
+
+    monkeypatch.setattr(NET, "encode", scarce)
+    for row, other in zip(served.decode(PROMPTS, **SHARED), wanted, strict=True):
+        assert_same(row, other)
+    assert max(rows_seen) == 2
+    most = len(PROMPTS)
+    for row, other in zip(served.decode(PROMPTS, **SHARED), wanted, strict=True):
+        assert_same(row, other)
+    assert max(rows_seen) == 4  # the engine was empty in between
+    most = 0
+    served.submit([1], **SHARED)
+    (finished,) = list(served.run())
+    assert finished.error == "out of memory, alone in its step"
+
+
+def test_a_row_that_never_fits_leaves_the_others_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, rows_seen = NET.encode, []
+
+    def scarce(tokens_XT: Tensor, layout: Any) -> Tensor:
+        if int(layout.positions_XT.max()) >= 30:
+            raise torch.OutOfMemoryError("made up")
+        rows_seen.append(int((layout.positions_XT == 0).sum()))
+        return encode(tokens_XT, layout)
+
+    monkeypatch.setattr(NET, "encode", scarce)
+    served = engine(max_rows=8)
+    large = served.submit([1] * 40, **SHARED)
+    small = [served.submit([1], **SHARED) for _ in range(7)]
+    found = by_id(list(served.run()))
+    assert "out of memory" in (found[large].error or "")
+    assert all(found[number].error is None for number in small)
+    assert max(rows_seen) == 7
+
+
+@pytest.mark.parametrize("cache", ["none", "dual"])
+@pytest.mark.parametrize(
+    "error", [torch.OutOfMemoryError("made up"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+)
+def test_no_memory_for_rows_that_come_in_is_no_loss_either(
+    monkeypatch: pytest.MonkeyPatch, cache: Any, error: Exception
+) -> None:
+    owners = [(State, "admit"), (State, "grown"), (KeyValueCache, "reserve")]
+    for owner, name in owners[: 2 if cache == "none" else 3]:
+        served = engine(cache=cache)
+        numbers = [served.submit([1], length=4, block_length=4)]
+        finished = served.step()
+        numbers += [served.submit(prompt, **SHARED) for prompt in PROMPTS]
+        numbers.append(served.submit([1], length=80, block_length=4))
+        left, method = [error], getattr(owner, name)
+
+        def once(*given: Any, left: list[Exception] = left, method: Any = method) -> Any:
+            if left:
+                raise left.pop()
+            return method(*given)
+
+        monkeypatch.setattr(owner, name, once)
+        found = by_id(finished + list(served.run()))
+        assert not left
+        monkeypatch.undo()
+        assert sorted(found) == numbers
+        for number in numbers:
+            assert not (trajectory(found[number]).tokens == MASK).any()
+
+
+def test_a_row_takes_no_more_steps_than_it_has_positions() -> None:
+    """Each step fixes one at least; without an end, a row whose masks come back would run for ever."""
+    served = engine()
+    served.submit([1], **SHARED)
+    served.step()
+    assert served._state is not None
+    served._state.numbers_R5[1, 3] = SHARED["length"] - 1
+    (finished,) = served.step()
+    assert finished.error is not None
+
+
+@pytest.mark.parametrize(
+    ("settings", "words"),
+    [
+        ({"length": 8.0}, "length 8.0 is no whole number"),
+        ({"block_length": 4.0}, "block_length 4.0 is no whole number"),
+        ({"temperature": 1e39}, "temperature 1e+39"),
+        ({"temperature": 1e-46}, "temperature 1e-46"),
+    ],
+)
+def test_settings_that_cannot_be_met_are_reported_with_their_row(
+    settings: dict[str, Any], words: str
+) -> None:
+    served = engine()
+    bad = served.submit([1], **(SHARED | settings))
+    good = served.submit([1], **SHARED)
+    found = by_id(list(served.run()))
+    assert words in (found[bad].error or "")
+    assert found[good].error is None
+
+
+def test_a_stream_whose_rows_another_caller_took_says_so() -> None:
+    served = engine(max_rows=1)
+    rows = served.stream(PROMPTS, **SHARED)
+    next(rows)
+    list(served.run())
+    with pytest.raises(RuntimeError, match="another caller"):
+        list(rows)
