@@ -214,6 +214,11 @@ class LazyTensors(Mapping[str, Tensor]):
         self._where = _shards(folder)
         self._files = {path: _open(path) for path in sorted(set(self._where.values()))}
 
+    @property
+    def files(self) -> list[Path]:
+        """That hold the tensors."""
+        return list(self._files)
+
     def __getitem__(self, name: str) -> Tensor:
         path = self._where[name]
         try:

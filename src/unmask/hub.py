@@ -7,11 +7,16 @@ from typing import Any, Protocol
 
 import yaml
 
-from unmask.checkpoint import HUB_FILES, LazyTensors, read_json
+from unmask.checkpoint import LazyTensors, read_json
 from unmask.families.llada import DULTRA_CLASS
 
-NOT_PUSHED = ("optimizer.safetensors", "progress.json")
-"""What a training run keeps to go on."""
+TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
+BESIDE = (
+    *("model.safetensors.index.json", "generation_config.json"),
+    *TOKENIZER,
+    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
+)
+"""What a model can have beside its description and its weights; nothing else of a folder is sent."""
 
 
 class HubApi(Protocol):
@@ -40,8 +45,21 @@ def hub_api() -> HubApi:
     return api
 
 
+def check_repo_id(repo_id: str) -> None:
+    """Raise a `ValueError` for what cannot be the name of a repository."""
+    from huggingface_hub.errors import HFValidationError
+    from huggingface_hub.utils import validate_repo_id
+
+    try:
+        validate_repo_id(repo_id)
+    except HFValidationError as error:
+        raise ValueError(f"{repo_id!r} is no name of a repository: {error}") from error
+    if "/" not in repo_id:
+        raise ValueError(f"{repo_id!r} is no name of a repository; give NAME/MODEL")
+
+
 def files_of(folder: Path) -> list[Path]:
-    """The files of a whole model, planner, or both, in a folder.
+    """The files of a whole model, planner, or both, in a folder: those that loading reads, and README.md.
 
     Raises:
         ValueError: where there is none, or weights are missing.
@@ -51,12 +69,15 @@ def files_of(folder: Path) -> list[Path]:
         raise ValueError(f"{folder} holds adapters without their net; merge them with unmask convert first")
     if not has_model and not has_planner:
         raise ValueError(f"{folder} has neither config.json nor planner.json; give a folder of a saved model")
+    names = ["README.md"]
     if has_model:
-        list(LazyTensors(folder))  # complains of a file that is missing
-    if has_planner and not (folder / "planner.safetensors").is_file():
-        raise ValueError(f"{folder / 'planner.safetensors'} is missing")
-    found = {path for pattern in (*HUB_FILES, "README.md") for path in folder.glob(pattern)}
-    return sorted(path for path in found if path.name not in NOT_PUSHED)
+        weights = [path.name for path in LazyTensors(folder).files]  # complains of a file that is missing
+        names += ["config.json", *weights, *BESIDE]
+    if has_planner:
+        if not (folder / "planner.safetensors").is_file():
+            raise ValueError(f"{folder / 'planner.safetensors'} is missing")
+        names += ["planner.json", "planner.safetensors"]
+    return sorted(folder / name for name in names if (folder / name).is_file())
 
 
 def push(
@@ -98,9 +119,14 @@ def model_card(
     """The README.md of a model folder: its own if it has one, else one made from what lies there.
 
     Recipe and metrics are read from the folder or, as in `runs/NAME/final`, from the one above it.
+
+    Raises:
+        ValueError: for a license or base model where there is a README.md, which says them itself.
     """
     own = folder / "README.md"
     if own.is_file():
+        if license_id is not None or base_model is not None:
+            raise ValueError(f"{own} is the model card; write license and base_model there, or take it away")
         return own.read_text(encoding="utf-8")
     description, planner = (_described(folder / name) for name in ("config.json", "planner.json"))
     if DULTRA_CLASS in description.get("architectures", []):
@@ -120,7 +146,16 @@ def model_card(
     kept = {key: value for key, value in front.items() if value is not None}
     parts = ["---", yaml.safe_dump(kept, sort_keys=False).strip(), "---", "", f"# {repo_id.split('/')[-1]}"]
     parts += ["", _what(description, planner, base_model)]
-    parts += ["", "## Use", "", *_use(repo_id, has_model, has_planner, base_model, recipe)]
+    denoiser = repo_id if has_model else base_model or "BASE MODEL"
+    has_tokenizer = not has_model or any((folder / name).is_file() for name in TOKENIZER)
+    most = 32 * (description.get("max_length", 512) // 64)  # half of a row
+    length = recipe.get("length") or min(256, most)
+    parts += [
+        "",
+        "## Use",
+        "",
+        *_use(denoiser, repo_id if has_planner else None, has_tokenizer, length, recipe),
+    ]
     if run is not None:
         parts += ["", "## Training", "", *_training(run, recipe)]
     return "\n".join(parts) + "\n"
@@ -151,20 +186,24 @@ def _what(description: dict[str, Any], planner: dict[str, Any], base_model: str 
 
 
 def _use(
-    repo_id: str, has_model: bool, has_planner: bool, base_model: str | None, recipe: dict[str, Any]
+    denoiser: str, planner: str | None, has_tokenizer: bool, length: int, recipe: dict[str, Any]
 ) -> list[str]:
     blocks = recipe.get("block_lengths") or [32]
-    planner = f'unmask.load_planner("{repo_id}")' if has_planner else 'unmask.planner("factor", factor=1.0)'
+    made = 'unmask.planner("factor", factor=1.0)' if planner is None else f'unmask.load_planner("{planner}")'
+    tokens, shown = "[0, 1, 2]  # ids: there is no tokenizer here", "row.tokens"
+    if has_tokenizer:
+        tokens = 'denoiser.tokenizer.encode("PROMPT", add_special_tokens=False)'
+        shown = "denoiser.tokenizer.decode(row.tokens, skip_special_tokens=True)"
     return [
         "```python",
         "import unmask",
         "",
-        f'denoiser = unmask.load_denoiser("{repo_id if has_model else base_model or "BASE MODEL"}")',
-        f"planner = {planner}",
-        'tokens = denoiser.tokenizer.encode("PROMPT", add_special_tokens=False)',
-        f"settings = dict(length={recipe.get('length', 256)}, block_length={blocks[0]})",
+        f'denoiser = unmask.load_denoiser("{denoiser}")',
+        f"planner = {made}",
+        f"tokens = {tokens}",
+        f"settings = dict(length={length}, block_length={blocks[0]})",
         "row = unmask.decode(denoiser, [tokens], planner, **settings)[0]",
-        "print(denoiser.tokenizer.decode(row.tokens, skip_special_tokens=True), row.nfe)",
+        f"print({shown}, row.nfe)",
         "```",
     ]
 

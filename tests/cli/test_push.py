@@ -14,9 +14,9 @@ from huggingface_hub import HfApi
 from huggingface_hub.errors import HfHubHTTPError
 
 from tests.models.tiny import tiny_net
-from tests.train.small import denoise_recipe, policy_recipe, train
+from tests.train.small import assert_same_tensors, denoise_recipe, policy_recipe, train
 from unmask.hub import hub_api
-from unmask.models.load import save_denoiser
+from unmask.models.load import load_denoiser, save_denoiser
 from unmask.planners.learned import LearnedPlanner
 from unmask.planners.load import make_head, save_planner
 
@@ -69,8 +69,9 @@ def front_matter(card: str) -> dict[str, Any]:
 def test_a_folder_goes_in_one_commit_with_a_card(
     folder: Path, hub: FakeHub, call: Callable[..., Any]
 ) -> None:
-    (folder / "optimizer.safetensors").write_bytes(b"")
-    (folder / "notes.py").write_text("")
+    others = ["optimizer.safetensors", "progress.json", "expected.safetensors", "model-1.safetensors"]
+    for name in [*others, ".env.json", "secrets.json", "notes.txt", "notes.py", "planner.txt"]:
+        (folder / name).write_bytes(b"{}")
     before = {path.name: path.read_bytes() for path in folder.iterdir()}
     status, out, _ = call("push", folder, "me/model")
     assert status == 0
@@ -89,10 +90,53 @@ def test_a_folder_goes_in_one_commit_with_a_card(
     assert 'unmask.load_planner("me/model")' in card
 
 
+def test_a_model_in_shards_goes_with_its_index_and_tokenizer(
+    model: Path, hub: FakeHub, call: Callable[..., Any], tmp_path: Path
+) -> None:
+    out = tmp_path / "out"
+    assert call("convert", model, out, "--max-shard-size", "40KB")[0] == 0
+    (out / "chat_template.jinja").write_text("{{ messages[0].content }}")
+    (out / "model-00009-of-00009.safetensors").write_bytes(b"of another model")
+    assert call("push", out, "me/model")[0] == 0
+    weights = {path.name for path in out.glob("model-*")} - {"model-00009-of-00009.safetensors"}
+    assert len(weights) > 1
+    beside = {"config.json", "model.safetensors.index.json", "chat_template.jinja", "README.md"}
+    assert hub.files.keys() == weights | beside | {path.name for path in out.glob("tokenizer*.json")}
+    for name, content in hub.files.items():
+        (tmp_path / "there").mkdir(exist_ok=True)
+        (tmp_path / "there" / name).write_bytes(content)
+    assert_same_tensors(*(load_denoiser(each).state_dict() for each in (tmp_path / "there", model)))
+
+
+def test_what_is_bundled_can_go_too(hub: FakeHub, call: Callable[..., Any]) -> None:
+    assert call("push", "bundled/policy", "me/policy")[0] == 0
+    assert hub.files.keys() == {"planner.json", "planner.safetensors", "README.md"}
+
+
+def test_the_example_of_a_card_runs(
+    model: Path, folder: Path, hub: FakeHub, call: Callable[..., Any], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """With a tokenizer and without."""
+    for source in (model, folder):
+        assert call("push", source, "me/model")[0] == 0
+        code = hub.files["README.md"].decode().split("```python\n")[1].split("```")[0]
+        exec(code.replace("me/model", str(source)).replace("PROMPT", "Ann has 14."), {})
+        assert capfd.readouterr().out.split()[-1].isdecimal()
+
+
+@pytest.mark.parametrize("name", ["bad name!!/x/y", "bad name", "a/b/c", "a..b/c", "model", ""])
+def test_a_name_that_no_repository_can_have_is_refused_before_the_hub_is_asked(
+    name: str, folder: Path, hub: FakeHub, refused: Callable[..., str]
+) -> None:
+    assert f"{name!r} is no name of a repository" in refused("push", folder, name, "--dry-run")
+    assert f"{name!r} is no name of a repository" in refused("push", folder, name)
+    assert hub.calls == []
+
+
 def test_privacy_branch_license_and_base_are_passed_on(
     folder: Path, hub: FakeHub, call: Callable[..., Any]
 ) -> None:
-    words = ["--private", "--revision", "v2", "--license", "mit", "--base-model", "GSAI-ML/LLaDA-8B-Base"]
+    words = ["--private", "--revision", "v2", "--license", "mit", "--base-model", "GSAI-ML/LLaDA-8B-Base@v1"]
     assert call("push", folder, "me/model", *words)[0] == 0
     assert hub.calls[0] == ("repo", "me/model", True, True)
     assert hub.calls[1:] == [("branch", "me/model", "v2", True), ("commit", "me/model", "v2")]
@@ -129,6 +173,15 @@ def test_a_card_that_is_there_is_kept(folder: Path, hub: FakeHub, call: Callable
     (folder / "README.md").write_text("# Mine\n")
     call("push", folder, "me/model")
     assert hub.files["README.md"] == b"# Mine\n"
+
+
+@pytest.mark.parametrize("words", [["--license", "mit"], ["--base-model", "GSAI-ML/LLaDA-8B-Base"]])
+def test_a_card_that_is_there_says_license_and_base_itself(
+    words: list[str], folder: Path, hub: FakeHub, refused: Callable[..., str]
+) -> None:
+    (folder / "README.md").write_text("# Mine\n")
+    assert "README.md is the model card" in refused("push", folder, "me/model", *words)
+    assert hub.calls == []
 
 
 def test_a_dry_run_sends_nothing_and_needs_no_token(

@@ -1,6 +1,5 @@
 """`unmask push`."""
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -11,7 +10,12 @@ from unmask.cli.common import end
 
 
 def push(
-    folder: Annotated[Path, typer.Argument(help="A model, a planner or both, as in runs/NAME/final.")],
+    source: Annotated[
+        str,
+        typer.Argument(
+            metavar="FOLDER", help='A model, a planner or both, as in runs/NAME/final; or "bundled/NAME".'
+        ),
+    ],
     repo_id: Annotated[str, typer.Argument(help="NAME/MODEL on the hub; made where it is missing.")],
     private: Annotated[bool, typer.Option(help="Make a new repository private.")] = False,
     revision: Annotated[str | None, typer.Option(help="Branch; made where it is missing.")] = None,
@@ -21,14 +25,17 @@ def push(
 ) -> None:
     """Send a model folder to a hub, with a model card."""
     from unmask import hub
+    from unmask.checkpoint import fetch_folder
 
+    hub.check_repo_id(repo_id)
+    folder = fetch_folder(source)
     api = None if dry_run else hub.hub_api()
     files = hub.files_of(folder)
     card = hub.model_card(folder, repo_id, license_id=license_id, base_model=base_model)
     names = [path.name for path in files if path.name != "README.md"]
     sizes = [(folder / name).stat().st_size for name in names] + [len(card.encode())]
     names.append("README.md")
-    table = Table("file", "bytes", title=f"{folder} -> {repo_id}")
+    table = Table("file", "bytes", title=f"{source} -> {repo_id}")
     for name, size in zip(names, sizes, strict=True):
         table.add_row(name, f"{size:,}")
     console = Console()
