@@ -133,6 +133,15 @@ def test_a_bad_recipe_is_one_line_and_leaves_no_run_behind(
     assert not (tmp_path / "run/last").exists()
 
 
+def test_an_example_that_does_not_fit_is_told_without_the_worker_that_met_it(
+    tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    words = [*TINY, "prompt_length=8", "data_workers=1", "--device", "cpu", "--out", tmp_path / "run"]
+    said = refused("train", "denoise", "tiny", *words)
+    assert "prompt_length" in said
+    assert "Traceback" not in said
+
+
 def test_a_verb_that_is_unknown_or_lacks_something_is_one_line(refused: Callable[..., str]) -> None:
     assert "'generat'" in refused("generat")
     assert "--planner" in refused("eval")

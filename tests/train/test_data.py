@@ -52,6 +52,28 @@ def test_a_stream_can_start_anywhere_and_be_made_by_other_processes() -> None:
             assert_same(one, other)
 
 
+@pytest.mark.parametrize("num_workers", [0, 1])
+@pytest.mark.parametrize(
+    "error", [ValueError("problem 7 is too long"), OSError(5, "Input/output error", "x")]
+)
+def test_a_mistake_in_the_data_is_told_as_it_was_made_whichever_process_finds_it(
+    num_workers: int, error: Exception, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = ReferenceBatches.__getitem__
+
+    def fails_at_two(self: ReferenceBatches, step: int) -> Examples:
+        if step == 2:
+            raise error
+        return made(self, step)
+
+    monkeypatch.setattr(ReferenceBatches, "__getitem__", fails_at_two)
+    stream = batches(references(batch_size=2), 0, 4, num_workers)
+    assert len([next(stream), next(stream)]) == 2
+    with pytest.raises(type(error)) as told:
+        next(stream)
+    assert str(told.value) == str(error)
+
+
 def test_steps_do_not_repeat_problems() -> None:
     data = references()
     assert not torch.equal(data[0].tokens_BT, data[1].tokens_BT)

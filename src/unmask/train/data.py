@@ -72,9 +72,13 @@ def reference_batches(
 
 
 def batches(dataset: ReferenceBatches, first: int, total: int, num_workers: int) -> Iterator[Examples]:
-    """The batches of steps `first` to `total - 1`, in order."""
-    loader: DataLoader[Examples] = DataLoader(
-        dataset,
+    """The batches of steps `first` to `total - 1`, in order.
+
+    Raises:
+        ValueError, OSError: what the dataset raises, as it raised it, also in a worker.
+    """
+    loader: DataLoader[Examples | Exception] = DataLoader(
+        _ErrorsAreItems(dataset),
         batch_size=None,
         sampler=range(first, total),
         num_workers=num_workers,
@@ -82,7 +86,23 @@ def batches(dataset: ReferenceBatches, first: int, total: int, num_workers: int)
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_the_trainer,
     )
-    return iter(loader)
+    for batch in loader:
+        if isinstance(batch, Exception):
+            raise batch
+        yield batch
+
+
+class _ErrorsAreItems(Dataset[Examples | Exception]):
+    """A worker's error reaches the trainer by itself as text, with the worker's traceback; so it is sent."""
+
+    def __init__(self, dataset: ReferenceBatches) -> None:
+        self.dataset = dataset
+
+    def __getitem__(self, step: int) -> Examples | Exception:
+        try:
+            return self.dataset[step]
+        except (ValueError, OSError) as error:
+            return error
 
 
 def _leave_signals_to_the_trainer(worker: int) -> None:
