@@ -48,7 +48,7 @@ def hub_api() -> HubApi:
 def check_repo_id(repo_id: str) -> None:
     """Raise a `ValueError` for what cannot be the name of a repository."""
     from huggingface_hub.errors import HFValidationError
-    from huggingface_hub.utils import validate_repo_id
+    from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
     try:
         validate_repo_id(repo_id)

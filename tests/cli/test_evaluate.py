@@ -181,6 +181,15 @@ def test_pareto_names_a_baseline_that_is_not_there(tmp_path: Path, refused: Call
     assert "records.jsonl, line 1" in refused("pareto", broken(tmp_path), *words)
 
 
+@pytest.mark.parametrize("margin", ["nan", "-0.1", "1.5", "inf"])
+def test_pareto_refuses_a_margin_that_is_no_fraction(
+    tmp_path: Path, refused: Callable[..., str], margin: str
+) -> None:
+    append_records(tmp_path / "records.jsonl", [record()])
+    words = ["--out", tmp_path / "plot.png", "--margin", margin]
+    assert "is no fraction" in refused("pareto", tmp_path / "records.jsonl", *words)
+
+
 def broken(folder: Path) -> Path:
     path = folder / "broken" / "records.jsonl"
     path.parent.mkdir()
@@ -201,6 +210,28 @@ def test_score_grades_what_is_in_a_file(tmp_path: Path, call: Callable[..., Any]
     assert status == 0
     assert last_json(out)["n"] == 4
     assert last_json(out)["accuracy"] == 0.75
+
+
+def test_score_tells_each_run_of_a_file_of_records_by_itself(
+    tmp_path: Path, call: Callable[..., Any]
+) -> None:
+    task = load_task("chain")
+    problem = task.problem("test", 0)
+    right = task.reference(problem, 1)
+    entries = [
+        record(task="chain", id=problem.id, planner=planner, completion=text, prompt=problem.prompt)
+        for planner, text in (("top_k(1)", right), ("top_k(2)", "answer 3"))
+    ]
+    append_records(tmp_path / "records.jsonl", entries)
+    grades = tmp_path / "grades.jsonl"
+    status, out, _ = call("score", tmp_path / "records.jsonl", "--task", "chain", "--out", grades)
+    assert status == 0
+    found = last_json(out)
+    assert [one["accuracy"] for one in found["runs"]] == [1, 0]
+    assert (found["n"], found.get("accuracy")) == (2, None)
+    names = [one["run"] for one in found["runs"]]
+    assert [line.partition(":")[0] for line in out.splitlines()[:2]] == names
+    assert [json.loads(line)["run"] for line in grades.read_text().splitlines()] == names
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,9 @@
 
 import gzip
 import json
+import re
 from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +12,7 @@ import pytest
 
 from tests.eval.toys import record
 from tests.tasks.published import needs_data
+from tests.tasks.test_programs import SAMPLES
 from unmask.eval.records import Record
 from unmask.eval.score import score_files
 from unmask.tasks.load import load_task
@@ -96,6 +99,30 @@ def test_every_format_is_recognised_and_graded(
     assert result.num_other == {lm_eval: 2, records: 1}.get(make, 0)
 
 
+def test_records_of_several_runs_are_not_averaged(tmp_path: Path, task: str) -> None:
+    made = [("top_k(1)", RIGHT), ("top_k(2)", WRONG), ("top_k(1)", RIGHT), ("top_k(2)", RIGHT)]
+    entries = [
+        record(task="gsm8k", planner=planner, completion=text, id="test-0", seed=at, model="net")
+        for at, (planner, text) in enumerate(made)
+    ]
+    path = lines(tmp_path / "records.jsonl", [{**asdict(one), "note": "mine"} for one in entries])
+    found = score_files([path, by_answer(tmp_path / "others.jsonl")], load_task(task)).by_run()
+    assert [(name.partition(" on ")[0], len(one.graded), one.accuracy.value) for name, one in found] == [
+        ("gsm8k, top_k(1)", 2, 1),
+        ("gsm8k, top_k(2)", 2, 0.5),
+        ("", 2, 0.5),
+    ]
+
+
+@pytest.mark.parametrize("number", [11, "11", "Mbpp/11", "mbpp/11"])
+def test_a_number_of_mbpp_may_stand_behind_its_name(tmp_path: Path, number: int | str) -> None:
+    task = load_task(f"mbpp(path={SAMPLES}, check=no, workers=1)")
+    known = task.problem("test", 0)
+    entry = {"task_id": str(number).replace("11", known.published_id), "completion": "nothing"}
+    (graded,) = score_files([lines(tmp_path / "made.jsonl", [entry])], task).graded
+    assert graded.problem.id == "test-0"
+
+
 def test_several_files_count_as_one_and_samples_of_a_problem_as_related(tmp_path: Path, task: str) -> None:
     files = [array(tmp_path / "one"), array(tmp_path / "two")]
     result = score_files(files, load_task(task))
@@ -109,7 +136,10 @@ def test_several_files_count_as_one_and_samples_of_a_problem_as_related(tmp_path
     ("entry", "says"),
     [
         ({"completion": "x", "id": "test-9"}, "line 2: gsm8k has 2 test problems"),
-        ({"completion": "x", "prompt": "another"}, "line 2: id None is no problem of gsm8k; give an id"),
+        (
+            {"completion": "x", "prompt": "another"},
+            "line 2: id None is no problem of gsm8k(check=no); give an id",
+        ),
         ({"completion": 3, "id": "test-1"}, "line 2 has no text"),
         ({"generations": "x", "question": "another"}, "no problem of gsm8k"),
         ({"completion": "x", "answer": "many"}, "line 2: 'many' is no answer of gsm8k"),
@@ -124,7 +154,7 @@ def test_a_bad_entry_is_told_by_line_and_may_be_skipped(
     tmp_path: Path, task: str, entry: Any, says: str
 ) -> None:
     path = lines(tmp_path / "made.jsonl", [{"completion": RIGHT, "id": "test-0"}, entry])
-    with pytest.raises(ValueError, match=says):
+    with pytest.raises(ValueError, match=re.escape(says)):
         score_files([path], load_task(task))
     result = score_files([path], load_task(task), skip_bad=True)
     assert (len(result.graded), result.accuracy.value, len(result.skipped)) == (1, 1, 1)

@@ -21,9 +21,11 @@ def lines(tmp_path: Path) -> Path:
 def test_settings_reach_the_task_and_its_name(lines: Path) -> None:
     task = load_task(f"gsm8k(style=llada, shots=4, path={lines}, check=no)")
     assert isinstance(task, Gsm8k)
-    assert task.name == "gsm8k(style=llada, shots=4)"
+    assert task.name == "gsm8k(style=llada, shots=4, check=no)"
     assert task.num_problems("test") == 5
-    assert load_task("gsm8k").name == "gsm8k"
+    for name in ("gsm8k", "mbpp", "humaneval", "math500", "countdown", "sudoku4"):
+        assert load_task(name).name == load_task(f"{name}(style=plain, check=yes)").name == name
+        assert load_task(f"{name}(check=no)").name == f"{name}(check=no)"
     assert load_task("gsm8k(style=llada, shots=5)").name == "gsm8k(style=llada)"
 
 
@@ -52,5 +54,5 @@ def test_a_finite_split_comes_whole_and_in_a_new_order_every_epoch(lines: Path) 
     epochs = [[training_problem(task, 5 * epoch + place).id for place in range(5)] for epoch in range(4)]
     assert {frozenset(epoch) for epoch in epochs} == {frozenset(f"train-{index}" for index in range(5))}
     assert len({tuple(epoch) for epoch in epochs}) > 1
-    with pytest.raises(ValueError, match="gsm8k has 5 train problems; there is no train-5"):
+    with pytest.raises(ValueError, match="has 5 train problems; there is no train-5"):
         task.problem("train", 5)

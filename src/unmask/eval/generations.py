@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from unmask.eval.records import Run, run_in
+
 _NO_JSON = (ValueError, RecursionError)
 """What the parser raises: also for numbers of thousands of digits and for thousands of brackets."""
 
@@ -32,6 +34,8 @@ class Generation:
     answer: Any = None
     """The right answer, as the file has it."""
     task: str | None = None
+    run: Run | None = None
+    """Of a record of ours: its settings."""
     filter: str | None = None
     """The samples of lm-eval repeat each generation for every filter of its answer."""
 
@@ -124,4 +128,5 @@ def _told(entry: dict[str, Any], kind: str) -> dict[str, Any]:
         "questions": tuple(text for text in texts if isinstance(text, str)),
         "answer": entry.get("ground_truth", entry.get("answer")),
         "task": entry.get("task") if isinstance(entry.get("task"), str) else None,
+        "run": run_in(entry) if kind == "unmask" else None,
     }

@@ -1,10 +1,11 @@
 """One JSON line per evaluated sample: what every metric, plot and table is computed from."""
 
+import json
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 
@@ -117,6 +118,15 @@ def read_records(path: Path | str) -> list[Record]:
         ValueError: naming the file and the line that is no record, and what is wrong with it.
     """
     return read_lines(path, _RECORD)
+
+
+def run_in(entry: dict[str, Any]) -> Run | None:
+    """The run of a line that has been read, whatever else stands in it; None where it is no record."""
+    told = {one.name: entry[one.name] for one in fields(Record) if one.name in entry}
+    try:
+        return _RECORD.validate_json(json.dumps(told)).run
+    except ValidationError:
+        return None
 
 
 def read_lines(path: Path | str, kind: TypeAdapter[LineT]) -> list[LineT]:

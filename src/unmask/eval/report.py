@@ -70,8 +70,11 @@ def make_report(
         reference: the planner whose tokens those of the others are held against.
 
     Raises:
-        ValueError: without records, for a sample that is there twice, or an unknown interval.
+        ValueError: without records, for a sample that is there twice, an unknown interval or a margin that is
+            no fraction.
     """
+    if not 0 <= margin <= 1:
+        raise ValueError(f"margin {margin} is no fraction of accuracy; use 0.01 for a point")
     if interval not in INTERVALS:
         raise ValueError(f"unknown interval {interval!r}; use one of {', '.join(INTERVALS)}")
     read = {path: read_records(path) for path in files}

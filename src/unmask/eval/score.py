@@ -2,12 +2,13 @@
 
 from collections import Counter, defaultdict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 from unmask.eval.generations import Generation, Unreadable, read_generations
+from unmask.eval.records import Run, name_runs
 from unmask.eval.stats import Estimate, mean, wilson_interval
 from unmask.tasks.base import Grade, Problem, Split, Task
 from unmask.tasks.numbers import readings, tidy
@@ -29,6 +30,18 @@ class Score:
     """Why an entry was not graded, one each; empty unless bad ones may be skipped."""
     num_other: int
     """Entries that name another task, or repeat a generation for another filter of lm-eval."""
+
+    def by_run(self) -> list[tuple[str, "Score"]]:
+        """One for each run of our own records, with its name; generations of others are one, named ""."""
+        groups: dict[Run | None, list[Graded]] = defaultdict(list)
+        for one in self.graded:
+            groups[one.generation.run].append(one)
+        runs = [run for run in groups if run is not None]
+        names = dict(zip(runs, name_runs(runs), strict=True))
+        return [
+            ("" if run is None else f"{run.task}, {names[run]}", replace(self, graded=graded))
+            for run, graded in groups.items()
+        ]
 
     @property
     def accuracy(self) -> Estimate:
@@ -148,7 +161,7 @@ class _Index:
                 return self.task.problem(known, int(index))
             except ValueError as error:
                 raise ValueError(f"{entry.where}: {error}") from error
-        return None if entry.id is None else self._published_ids.get(str(entry.id))
+        return None if entry.id is None else self._published_ids.get(str(entry.id).casefold())
 
     def _by_question(self, entry: Generation) -> Problem | None:
         for text in entry.questions:
@@ -181,4 +194,6 @@ class _Index:
 
     @cached_property
     def _published_ids(self) -> dict[str, Problem]:
-        return {one.published_id: one for one in self._published if one.published_id}
+        """In small letters; a bare one, as MBPP has, also behind the task's name, as EvalPlus writes it."""
+        found = {one.published_id.casefold(): one for one in self._published if one.published_id}
+        return {f"{self.kind}/{name}": one for name, one in found.items() if "/" not in name} | found

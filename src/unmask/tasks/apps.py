@@ -17,7 +17,7 @@ from functools import cache
 from typing import Any, Literal
 
 from unmask.sandbox import Check, Outcome, Script
-from unmask.tasks.base import Grade, Problem, Split
+from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
 from unmask.tasks.extract import find_program
 from unmask.tasks.running import benchmark_runner, grade_of, usage_of
@@ -79,10 +79,8 @@ class Apps:
         cpu_seconds: int = 4,
         workers: int | None = None,
     ) -> None:
-        told = {"style": style, "difficulty": difficulty, "kind": kind}
-        usual = {"plain", "introductory", "function"}
-        settings = ", ".join(f"{key}={value}" for key, value in told.items() if value not in usual)
-        self.name = f"apps({settings})" if settings else "apps"
+        rows = None if difficulty == "introductory" else difficulty
+        self.name = name_of("apps", style=style, difficulty=rows, kind=None if kind == "function" else kind)
         self.style = STYLES[style]
         self._difficulty, self._kind, self._path = difficulty, kind, path
         self.runner = benchmark_runner(cpu_seconds, workers)

@@ -38,11 +38,19 @@ class Grade:
     """What running the completion took, where it is a program: wall_seconds, cpu_seconds, memory_mb."""
 
 
+def name_of(kind: str, /, *, check: bool = True, **settings: object) -> str:
+    """A task's name, `gsm8k(style=d1)`: with the settings that are told, and with `check=no`."""
+    told = [f"{key}={value}" for key, value in settings.items() if value not in (None, "plain")]
+    told += [] if check else ["check=no"]
+    return f"{kind}({', '.join(told)})" if told else kind
+
+
 class Task(Protocol):
     """Problems with a grader. A change of prompts, problems or grading raises `version`."""
 
     name: str
-    """With the settings that change a prompt: `load_task(task.name)` asks the same questions."""
+    """With the settings that change a prompt: `load_task(task.name)` asks the same questions of published
+    data; `check=no` stands in it where the data may be other."""
     version: int
 
     def num_problems(self, split: Split) -> int | None:

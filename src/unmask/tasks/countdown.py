@@ -14,7 +14,7 @@ from typing import Literal
 from unmask.rng import python_random
 from unmask.tasks.answers import find_answer
 from unmask.tasks.arithmetic import evaluate
-from unmask.tasks.base import Grade, Problem, Split
+from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
 from unmask.tasks.styles import Style
 
@@ -57,7 +57,7 @@ class Countdown:
 
     def __init__(self, style: CountdownStyle = "plain", path: str | None = None, check: bool = True) -> None:
         self.style = STYLES[style]
-        self.name = "countdown" if style == "plain" else f"countdown(style={style})"
+        self.name = name_of("countdown", style=style, check=check)
         self._path, self._check = path, check
 
     def num_problems(self, split: Split) -> int | None:

@@ -12,7 +12,7 @@ from functools import cached_property
 from unmask.rng import python_random
 from unmask.tasks.answers import Answer, find_answer
 from unmask.tasks.arithmetic import evaluate
-from unmask.tasks.base import Grade, Problem, Split
+from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
 from unmask.tasks.numbers import numbers_in, readings, tidy
 from unmask.tasks.styles import GSM8K_STYLES, MathStyle
@@ -54,9 +54,7 @@ class Gsm8k:
             raise ValueError(f"shots={shots}: use 0 to {MAX_SHOTS}")
         self.style = GSM8K_STYLES[style]
         self.shots = (5 if shots is None else shots) if style == "llada" else 0
-        told = [] if style == "plain" else [f"style={style}"]
-        told += [] if shots in (None, 5) else [f"shots={shots}"]
-        self.name = "gsm8k" + (f"({', '.join(told)})" if told else "")
+        self.name = name_of("gsm8k", style=style, shots=None if shots == 5 else shots, check=check)
         self._path, self._check = path, check
 
     def rows(self, split: Split) -> tuple[Row, ...]:

@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Literal
 
 from unmask.sandbox import Check
-from unmask.tasks.base import Grade, Problem, Split
+from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
 from unmask.tasks.extract import find_program
 from unmask.tasks.running import benchmark_runner, grade_of
@@ -58,7 +58,7 @@ class HumanEval:
         cpu_seconds: int = 4,
         workers: int | None = None,
     ) -> None:
-        self.name = "humaneval" if style == "plain" else f"humaneval(style={style})"
+        self.name = name_of("humaneval", style=style, check=check)
         self.style = STYLES[style]
         self._path, self._check = path, check
         self.runner = benchmark_runner(cpu_seconds, workers)

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 
 from unmask.tasks.algebra import Verdict, algebra
 from unmask.tasks.answers import Answer, find_answer
-from unmask.tasks.base import Grade, Problem, Split
+from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Source, load_rows, row_of
 from unmask.tasks.equal import same
 from unmask.tasks.numbers import tidy
@@ -33,7 +33,7 @@ class Math500:
         if style not in MATH500_STYLES:
             raise ValueError(f"math500 has no style {style!r}; use one of {', '.join(MATH500_STYLES)}")
         self.style = MATH500_STYLES[style]
-        self.name = "math500" if style == "plain" else f"math500(style={style})"
+        self.name = name_of("math500", style=style, check=check)
         self._before = _minerva_shots(self.style.prompt("PROBLEM")) if style == "llada" else ""
         self._path, self._check = path, check
 

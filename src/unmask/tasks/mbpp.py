@@ -14,7 +14,7 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 from unmask.sandbox import Check
-from unmask.tasks.base import Grade, Problem, Split
+from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
 from unmask.tasks.extract import find_program, parse
 from unmask.tasks.running import benchmark_runner, grade_of
@@ -75,9 +75,7 @@ class Mbpp:
             raise ValueError(f"shots={shots}: there are {len(_SHOT_IDS)} published ones; use 0 to 3")
         self.style = STYLES[style]
         self.shots = (3 if shots is None else shots) if style == "llada" else 0
-        told = [] if style == "plain" else [f"style={style}"]
-        told += [] if shots in (None, 3) else [f"shots={shots}"]
-        self.name = "mbpp" + (f"({', '.join(told)})" if told else "")
+        self.name = name_of("mbpp", style=style, shots=None if shots == 3 else shots, check=check)
         self._path, self._check = path, check
         self.runner = benchmark_runner(cpu_seconds, workers)
 

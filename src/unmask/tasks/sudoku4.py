@@ -13,7 +13,7 @@ from typing import Literal
 
 from unmask.rng import python_random
 from unmask.tasks.answers import find_answer
-from unmask.tasks.base import Grade, Problem, Split
+from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
 from unmask.tasks.styles import Style
 
@@ -71,7 +71,7 @@ class Sudoku4:
 
     def __init__(self, style: SudokuStyle = "plain", path: str | None = None, check: bool = True) -> None:
         self.style = STYLES[style]
-        self.name = "sudoku4" if style == "plain" else f"sudoku4(style={style})"
+        self.name = name_of("sudoku4", style=style, check=check)
         self._path, self._check = path, check
 
     def num_problems(self, split: Split) -> int | None:
