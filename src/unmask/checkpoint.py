@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from pydantic import TypeAdapter, ValidationError
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
@@ -18,7 +20,12 @@ BUNDLED = Path(__file__).parent / "bundled"
 HUB_FILES = ("*.json", "*.safetensors", "*.txt", "*.jinja")
 """What is fetched: no pickles (*.bin), no code (*.py), and no folders, where other copies of weights lie."""
 
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
+
+SettingsT = TypeVar("SettingsT")
+
+INDEX = "model.safetensors.index.json"
+SHARDS = "model-*-of-*.safetensors"
 
 
 def fetch_folder(
@@ -30,10 +37,11 @@ def fetch_folder(
     named. With HF_HUB_OFFLINE set, a hub id is the copy that an earlier fetch left here.
 
     Raises:
-        ValueError: where there is no such folder or hub repository, or the file is not in it; for two
-            revisions.
+        ValueError: where there is no such folder or hub repository, or the file is not in it, or its weights
+            are in a format that is not read; for two revisions, or one of what is here.
     """
     name = str(path_or_hub_id)
+    fetched = False
     if name == "bundled":
         folder = BUNDLED / "base"
     elif name.startswith("bundled/"):
@@ -47,21 +55,40 @@ def fetch_folder(
             hub_id, at, pinned = name.partition("@")
             if at and not (pinned and revision in (None, pinned)):
                 raise ValueError(f"{name!r}: name one revision behind the @, and no other beside it")
-            folder = _download(hub_id, pinned or revision)
+            folder, fetched = _download(hub_id, pinned or revision), True
+    if revision is not None and not fetched:
+        raise ValueError(f"revision {revision!r} is of a hub id, and {name} is here; leave it out")
+    if not any(folder.glob("*.safetensors")):
+        refuse_formats(name, [each.name for each in folder.glob("*")])
     if needed is not None and not (folder / needed).is_file():
         raise ValueError(f"{folder} has no {needed}; is it the folder of a saved checkpoint?")
     return folder
 
 
+def refuse_formats(origin: str, names: Sequence[str]) -> None:
+    """Raise a `ValueError` where files of these names hold weights in a format that is not read."""
+    stems = [name.lower().removesuffix(".index.json") for name in names]
+    if any(stem.endswith(PICKLES) for stem in stems):
+        raise ValueError(f"{origin} holds pickled weights only, which can run code; convert to safetensors")
+    files = sorted(name for name in names if name.lower().endswith(".gguf"))
+    if files:
+        raise ValueError(f"{origin} holds GGUF files only; give the path of one, such as {files[0]}")
+
+
 def _download(hub_id: str, revision: str | None) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        found = snapshot_download(
-            hub_id, revision=revision, allow_patterns=[*HUB_FILES], ignore_patterns=["*/*"]
+        found = Path(
+            snapshot_download(hub_id, revision=revision, allow_patterns=[*HUB_FILES], ignore_patterns=["*/*"])
         )
-        return Path(found)
+        if not any(found.glob("*.safetensors")):
+            names: list[str] = []
+            with suppress(Exception):  # out of reach, it only costs the better message
+                names = HfApi().list_repo_files(hub_id, revision=revision)
+            refuse_formats(hub_id, names)
+        return found
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ValueError(
@@ -84,6 +111,39 @@ def read_json(path: Path) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ValueError(f"{path} holds a {type(value).__name__}, not a JSON object")
     return value
+
+
+def read_description(path: Path) -> dict[str, Any]:
+    """A config.json; what is null in it is left out, which means the same.
+
+    Raises:
+        ValueError: naming the file, where it is missing or broken, or says no name where one belongs.
+    """
+    description = {key: value for key, value in read_json(path).items() if value is not None}
+    for key, kind in (("model_type", str), ("architectures", list)):
+        if not isinstance(description.get(key, kind()), kind):
+            raise ValueError(f"{path}: {key} is {description[key]!r}, and has to be a {kind.__name__}")
+    return description
+
+
+def typed(
+    kind: type[SettingsT], fields: Mapping[str, Any], path: Path, positive: Iterable[str] = ()
+) -> SettingsT:
+    """The dataclass `kind` with these fields, which `path` described. "2" and true are no whole numbers.
+
+    Raises:
+        ValueError: naming the first field that is missing, of another type, or not above 0 and in `positive`.
+    """
+    try:
+        found = TypeAdapter(kind).validate_json(json.dumps(fields), strict=True)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
+    for name in positive:
+        value = getattr(found, name)
+        if value is not None and not value > 0:
+            raise ValueError(f"{path}: {name} is {value}, and has to be above 0")
+    return found
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -111,6 +171,7 @@ def fill(
     origin: str,
     names: Mapping[str, tuple[str, ...]] | None = None,
     others: tuple[str, ...] = (),
+    rows: Mapping[str, Sequence[int]] | None = None,
 ) -> None:
     """Copy `tensors` into `module`, one at a time and converted to its dtype.
 
@@ -120,9 +181,10 @@ def fill(
         origin: what errors call the place they come from.
         names: our name -> theirs, stacked along the first axis; by default they are the same.
         others: patterns (`head.*`) of names that belong to somebody else and are passed over.
+        rows: our name -> the rows of each part, where they are not all as many.
 
     Raises:
-        ValueError: naming the first tensor that is missing, unknown or of another shape.
+        ValueError: naming the first tensor that is missing, unknown, of another shape or quantised.
     """
     state: dict[str, Tensor] = {}
     for name, value in module.state_dict(keep_vars=True).items():
@@ -140,19 +202,25 @@ def fill(
         raise ValueError(f"{origin} has a tensor {unknown[0]!r} that the model does not know")
     with torch.no_grad():
         for name, value in state.items():
-            _copy(value, [tensors[each] for each in theirs[name]], f"{origin}: {theirs[name][0]!r}")
+            one = len(theirs[name]) == 1
+            parts = [value] if one else value.split(_rows(name, value, theirs[name], rows or {}))
+            for each, part in zip(theirs[name], parts, strict=True):
+                _copy(part, tensors[each], f"{origin}: {each!r}")
 
 
-def _copy(value: Tensor, parts: list[Tensor], origin: str) -> None:
-    """Each part goes to its place in `value`, converted where it is, so that nothing is held twice there."""
-    found = (sum(part.shape[0] for part in parts), *parts[0].shape[1:])
-    shape = tuple(value.shape)
-    if found != shape or any(part.shape[1:] != value.shape[1:] for part in parts):
-        raise ValueError(f"{origin} has shape {found}, the model wants {shape}")
-    start = 0
-    for part in parts:
-        value[start : start + part.shape[0]].copy_(part.to(value.dtype))
-        start += part.shape[0]
+def _rows(name: str, value: Tensor, theirs: Sequence[str], rows: Mapping[str, Sequence[int]]) -> list[int]:
+    return list(rows.get(name, [value.shape[0] // len(theirs)] * len(theirs)))
+
+
+def _copy(value: Tensor, found: Tensor, origin: str) -> None:
+    """Converted where it goes, so that nothing is held twice there."""
+    if found.shape != value.shape:
+        shapes = tuple(found.shape), tuple(value.shape)
+        raise ValueError(f"{origin} has shape {shapes[0]}, the model wants {shapes[1]}")
+    if not found.is_floating_point() or found.itemsize < 2:
+        dtype = str(found.dtype).removeprefix("torch.")
+        raise ValueError(f"{origin} is quantised ({dtype}); take the checkpoint in bfloat16 or float32")
+    value.copy_(found.to(value.dtype))
 
 
 def unstack(
@@ -170,8 +238,7 @@ def unstack(
     found: dict[str, Tensor] = {}
     for name, value in tensors.items():
         theirs = names[name]
-        sizes = rows.get(name, [value.shape[0] // len(theirs)] * len(theirs))
-        found |= zip(theirs, value.split(list(sizes)), strict=True)
+        found |= zip(theirs, value.split(_rows(name, value, theirs, rows)), strict=True)
     return found
 
 
@@ -241,7 +308,7 @@ class LazyTensors(Mapping[str, Tensor]):
 
 def _shards(folder: Path) -> dict[str, Path]:
     """Tensor name -> file."""
-    index = folder / "model.safetensors.index.json"
+    index = folder / INDEX
     if index.is_file():
         where = read_json(index).get("weight_map")
         if not isinstance(where, dict):
@@ -251,8 +318,8 @@ def _shards(folder: Path) -> dict[str, Path]:
             raise ValueError(f"{index} names a file outside its folder: {outside[0]!r}")
         return {name: folder / file for name, file in where.items()}
     path = folder / "model.safetensors"
-    if not path.is_file() and any(any(folder.glob(pattern)) for pattern in PICKLES):
-        raise ValueError(f"{folder} holds pickled weights only, which can run code; convert to safetensors")
+    if not path.is_file():
+        refuse_formats(str(folder), [each.name for each in folder.glob("*")])
     return dict.fromkeys(_open(path).keys(), path)
 
 
@@ -265,12 +332,32 @@ def _open(path: Path) -> Any:
         raise ValueError(f"{path} cannot be read ({error}); copy or download it again") from error
 
 
-def write_folder(folder: Path, texts: Mapping[str, str], tensors: Mapping[str, Mapping[str, Tensor]]) -> None:
+def files_of_model(folder: Path) -> set[str]:
+    """Names of the files in `folder` that `LazyTensors` reads, or would read without the others."""
+    named: set[str] = {each.name for each in folder.glob(SHARDS)} | {"model.safetensors", INDEX}
+    with suppress(ValueError):  # a broken index names none
+        named |= {path.name for path in _shards(folder).values()}
+    return {name for name in named if (folder / name).is_file()}
+
+
+def write_folder(
+    folder: str | Path,
+    texts: Mapping[str, str],
+    tensors: Mapping[str, Mapping[str, Tensor]],
+    instead_of: Iterable[str] = (),
+) -> None:
     """Write files into `folder`; each appears whole or not at all, and none before all could be written.
+
+    Args:
+        folder: made where it is missing.
+        texts: file name -> contents.
+        tensors: file name -> the tensors in it.
+        instead_of: names of files that go once the new ones are there, unless they are among them.
 
     Raises:
         ValueError: where the disk is full or not writable; the files that were there are unchanged.
     """
+    folder = Path(folder).expanduser().resolve()  # "." has no name
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)
@@ -283,6 +370,8 @@ def write_folder(folder: Path, texts: Mapping[str, str], tensors: Mapping[str, M
         folder.mkdir(parents=True, exist_ok=True)
         for name in [*tensors, *texts]:
             os.replace(partial / name, folder / name)
+        for name in set(instead_of) - tensors.keys() - texts.keys():
+            (folder / name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
         raise ValueError(f"cannot save to {folder}: {error}; what was there before is unchanged") from error
     finally:

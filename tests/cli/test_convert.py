@@ -189,6 +189,47 @@ def test_adapters_are_merged_into_what_they_were_trained_on(
     assert not torch.equal(merged[name], tiny_net(qk_norm=False).state_dict()[name])
 
 
+def test_adapters_on_bfloat16_weights_keep_what_they_learned(
+    call: Callable[..., Any], tmp_path: Path
+) -> None:
+    """Near 1 a step of bfloat16 is 0.008; here the adapters moved every weight by a tenth of that."""
+    net = tiny_net(qk_norm=False)
+    with torch.no_grad():
+        net.blocks[0].attention.out.weight.fill_(1.0)
+    save_denoiser(tmp_path / "base", net, "bfloat16")
+    lora = LoraConfig(rank=2, alpha=2.0, targets=("out",))
+    adapter = add_adapter(net, lora, str(tmp_path / "base"), 0)
+    with torch.no_grad():
+        for parameter in adapter.parameters():
+            if parameter.requires_grad:
+                parameter.fill_(0.02)
+    save_adapter(tmp_path / "adapter", adapter)
+    learned = {}
+    for dtype in ("auto", "bfloat16"):
+        status, out, _ = call("convert", tmp_path / "adapter", tmp_path / dtype, "--dtype", dtype)
+        assert status == 0
+        assert ("in bfloat16, what the adapters learned is rounded" in out) is (dtype == "bfloat16")
+        learned[json.loads(out.splitlines()[-1])["dtype"]] = (
+            unmask.load_denoiser(tmp_path / dtype).blocks[0].attention.out.weight - 1
+        )
+    torch.testing.assert_close(learned["float32"], torch.full((16, 16), 8e-4), rtol=0, atol=1e-6)
+    assert not learned["bfloat16"].any()
+
+
+def test_no_weight_changes_where_a_checkpoint_has_several_dtypes(
+    convert: Callable[..., Any], refused: Callable[..., str], tmp_path: Path
+) -> None:
+    mixed = {name: value if "norm" in name else value.bfloat16() for name, value in weights(DREAM).items()}
+    shutil.copytree(DREAM, tmp_path / "mixed", ignore=shutil.ignore_patterns("expected*"))
+    save_file(mixed, tmp_path / "mixed" / "model.safetensors")
+    assert convert(tmp_path / "mixed", tmp_path / "own")["dtype"] == "float32"
+    convert(tmp_path / "own", tmp_path / "back", "--to", "dream")
+    assert_same_tensors(weights(tmp_path / "back"), {name: each.float() for name, each in mixed.items()})
+    save_file({name: each.double() for name, each in mixed.items()}, tmp_path / "mixed" / "model.safetensors")
+    assert "say --dtype float32 to round" in refused("convert", tmp_path / "mixed", tmp_path / "wide")
+    assert convert(tmp_path / "mixed", tmp_path / "wide", "--dtype", "float32")["dtype"] == "float32"
+
+
 @pytest.mark.parametrize(
     ("settings", "to", "says"),
     [

@@ -169,6 +169,14 @@ def test_what_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert "tokenizer of type 'tekken'" in error_of(write_gguf(tmp_path / "tekken.gguf", pre="tekken"))
 
 
+def test_the_suffix_can_be_written_in_capitals(tmp_path: Path) -> None:
+    small = from_causal(write_gguf(tmp_path / "net.gguf")).state_dict()
+    large = from_causal((tmp_path / "net.gguf").rename(tmp_path / "NET.GGUF")).state_dict()
+    assert all(torch.equal(value, large[name]) for name, value in small.items())
+    with pytest.raises(ValueError, match="is a causal model"):
+        unmask.load_denoiser(tmp_path / "NET.GGUF")
+
+
 def test_it_is_no_denoiser_yet(tmp_path: Path) -> None:
     path = write_gguf(tmp_path / "net.gguf")
     with pytest.raises(

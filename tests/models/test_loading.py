@@ -18,10 +18,13 @@ from torch.utils._python_dispatch import TorchDispatchMode
 import unmask
 from tests.models.causal import CHAT, byte_tokenizer
 from tests.models.tiny import tiny_config, tiny_net
-from unmask.checkpoint import LazyTensors
+from unmask.checkpoint import LazyTensors, in_shards
 from unmask.layers import Padded, attention
 from unmask.models import load
+from unmask.models.load import assert_padding_is_ignored
 from unmask.models.transformer import Transformer
+
+FIXTURES = Path(__file__).parents[1] / "parity" / "fixtures"
 
 
 @pytest.mark.parametrize("tied", [False, True])
@@ -77,12 +80,16 @@ def test_padding_that_is_seen_is_noticed_when_loading(
     dtype: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     unmask.save_denoiser(tmp_path, tiny_net())
-    unmask.load_denoiser(tmp_path, dtype=dtype)
+    sources = (tmp_path, "bundled", FIXTURES / "dream_tiny", FIXTURES / "dultra_tiny")
+    nets = [unmask.load_denoiser(source, dtype=dtype) for source in sources]
 
     def attend(self: Padded, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         return attention(q, k, v, None)
 
     monkeypatch.setattr(Padded, "attend", attend)
+    for net in nets:
+        with pytest.raises(ValueError, match=r"padding changes a row by ([4-9].*e-01|.*e\+00) of its size"):
+            assert_padding_is_ignored(net)
     with pytest.raises(ValueError, match="padding changes a row"):
         unmask.load_denoiser(tmp_path, dtype=dtype)
     unmask.load_denoiser(tmp_path, dtype=dtype, check_padding=False)
@@ -179,6 +186,41 @@ def test_our_own_format_can_lie_in_shards(tmp_path: Path) -> None:
     assert "1.safetensors is missing" in error_of(tmp_path)
 
 
+@pytest.mark.parametrize("named", ["as transformers does", "otherwise"])
+def test_what_is_saved_over_shards_is_what_loads(named: str, tmp_path: Path) -> None:
+    net = tiny_net()
+    net.tokenizer = None
+    unmask.save_denoiser(tmp_path, Transformer(replace(tiny_config(), vocab_size=300), byte_tokenizer()))
+    (tmp_path / "model.safetensors").unlink()
+    files, index = in_shards(dict(net.state_dict()), 4000)
+    assert index is not None
+    if named == "otherwise":
+        index = index.replace("model-0", "part-0")
+        files = {name.replace("model-0", "part-0"): group for name, group in files.items()}
+    for name, group in files.items():
+        save_file(group, tmp_path / name)
+    (tmp_path / "model.safetensors.index.json").write_text(index)
+    unmask.save_planner(str(tmp_path), unmask.load_planner("bundled/policy"))
+    with torch.no_grad():
+        net.embed.weight.add_(1)
+    unmask.save_denoiser(str(tmp_path), net)
+    loaded = unmask.load_denoiser(tmp_path)
+    assert torch.equal(loaded.embed.weight, net.embed.weight)
+    assert loaded.tokenizer is None
+    own = {"config.json", "model.safetensors", "planner.json", "planner.safetensors"}
+    assert {path.name for path in tmp_path.iterdir()} == own
+
+
+def test_the_folder_that_one_stands_in_can_be_saved_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    unmask.save_denoiser(".", tiny_net())
+    assert unmask.load_denoiser(tmp_path / "here").config == tiny_config()
+    assert [path.name for path in tmp_path.iterdir()] == ["here"]
+
+
 def error_of(folder: Path) -> str:
     with pytest.raises(ValueError) as caught:  # noqa: PT011 - the callers look at the message
         unmask.load_denoiser(folder)
@@ -200,7 +242,7 @@ def error_of(folder: Path) -> str:
 def test_a_setting_that_no_net_has_is_named_with_its_file(
     family: str, key: str, value: float, says: str, tmp_path: Path
 ) -> None:
-    fixture = Path(__file__).parents[1] / "parity" / "fixtures" / f"{family}_tiny" / "config.json"
+    fixture = FIXTURES / f"{family}_tiny" / "config.json"
     description = json.loads(fixture.read_text()) | {key: value}
     (tmp_path / "config.json").write_text(json.dumps(description))
     assert f"{tmp_path / 'config.json'}: {says}" in error_of(tmp_path)

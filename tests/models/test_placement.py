@@ -48,7 +48,8 @@ def test_the_free_memory_of_each_gpu_counts(monkeypatch: pytest.MonkeyPatch) -> 
     assert on_gpus(place("balanced", 8, 10, 0)) == [0] * 6 + [1] * 2
 
 
-def test_a_map_names_each_block_once() -> None:
+def test_a_map_names_each_block_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert place({1: "cuda:1", 0: "cuda:0"}, 2, 1, 1) == GPUS[:2]
     with pytest.raises(ValueError, match="look at block 1"):
         place({0: "cpu"}, 2, 1, 1)
@@ -56,6 +57,31 @@ def test_a_map_names_each_block_once() -> None:
         place({0: "cpu", 1: "cpu", 2: "cpu"}, 2, 1, 1)
     with pytest.raises(ValueError, match="unknown device_map 'everywhere'"):
         place("everywhere", 2, 1, 1)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("device_map", "says"),
+    [
+        ({"model.layers.0": "cpu", "model.layers.1": "cpu"}, "look at block 'model.layers.0'"),
+        ({"": "cpu", 0: "cpu"}, "look at block ''"),
+        (["cpu", "cpu"], r"device_map is \['cpu', 'cpu'\]; use auto, balanced or a device for each block"),
+        ({0: "cpu", 1: "foo"}, "unknown device 'foo'"),
+        ({0: "cpu", 1: 1}, "unknown device 1"),
+        ({"": "cuda:5"}, "device 'cuda:5' is not available here"),
+    ],
+)
+def test_a_map_of_another_kind_or_to_nowhere_is_refused(
+    device_map: Any, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    with pytest.raises(ValueError, match=says):
+        place(device_map, 2, 1, 1)
+
+
+def test_the_empty_name_is_the_whole_net(tmp_path: Path) -> None:
+    unmask.save_denoiser(tmp_path, tiny_net())
+    net = unmask.load_denoiser(tmp_path, device_map={"": "cpu"})
+    assert {parameter.device for parameter in net.parameters()} == {torch.device("cpu")}
 
 
 @pytest.mark.parametrize("tied", [False, True])

@@ -162,6 +162,15 @@ def test_adapters_of_another_net_or_shape_are_refused(base: Path, tmp_path: Path
         load_denoiser(tmp_path / "adapter")
 
 
+def test_adapters_are_not_trained_on_adapters(base: Path, tmp_path: Path) -> None:
+    train(recipe(base, steps=1), tmp_path / "first")
+    first = tmp_path / "first" / "final"
+    for second in (recipe(first), grpo_recipe(first, lora=LORA)):
+        with pytest.raises(ValueError, match=f"{first} holds adapters; merge them first: unmask convert"):
+            make_stage(second, ALONE)
+    make_stage(recipe(first, lora=None), ALONE)
+
+
 def test_a_target_that_no_layer_has_is_refused(base: Path) -> None:
     with pytest.raises(ValueError, match="no linear layer is called 'q_proj'; use down, gate_up"):
         make_stage(recipe(base, lora=LoraConfig(targets=("qkv", "q_proj"))), ALONE)

@@ -16,14 +16,10 @@ if TYPE_CHECKING:
 
 def present_device(text: str | None) -> str | None:
     """A device that is there."""
-    import torch
+    from unmask import device
 
-    try:
-        kind = torch.device(text).type if text else "cpu"
-    except RuntimeError as error:
-        raise ValueError(f"unknown device {text!r}; use cpu or cuda") from error
-    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
-        raise ValueError(f"device {text!r} is not available here; use cpu")
+    if text is not None:
+        device.present_device(text)
     return text
 
 

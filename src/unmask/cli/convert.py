@@ -31,7 +31,7 @@ def convert(
         str | None, typer.Option(help="The planner to put beside it; by default the one in SRC, if any.")
     ] = None,
     dtype: Annotated[
-        str, typer.Option(help="float32, bfloat16 or float16; auto keeps what is stored.")
+        str, typer.Option(help="float32, bfloat16 or float16; auto changes no weight.")
     ] = "auto",
     max_shard_size: Annotated[str, typer.Option(help="Of a file of weights, as in 500MB.")] = "5GB",
     mask_token: Annotated[
@@ -47,7 +47,7 @@ def convert(
     """
     from unmask.checkpoint import fetch_folder, in_shards, write_folder
     from unmask.models.causal import from_causal, is_causal, local
-    from unmask.models.export import LAYOUTS, in_layout, stored_dtype
+    from unmask.models.export import LAYOUTS, in_layout
     from unmask.models.load import load_denoiser
     from unmask.models.tokenizer import tokenizer_texts
     from unmask.planners.export import published_head
@@ -59,7 +59,7 @@ def convert(
     if out.exists() and any(out.iterdir()):
         raise ValueError(f"{out} is not empty; give a new folder")
     folder = local(source)
-    dtype = stored_dtype(folder) if dtype == "auto" else dtype
+    dtype = _dtype(dtype, folder)
     if is_causal(folder):
         net = from_causal(folder, mask_token=mask_token, shift=shift, dtype=dtype)
     elif mask_token != MASK_TOKEN or not shift:
@@ -96,6 +96,17 @@ def convert(
         highlight=False,
     )
     end(report)
+
+
+def _dtype(asked: str, folder: Path) -> str:
+    from unmask.models.adapters import is_adapter
+    from unmask.models.export import stored_dtype
+
+    if asked == "auto":
+        return stored_dtype(folder)
+    if asked != "float32" and is_adapter(folder):
+        Console().print(f"in {asked}, what the adapters learned is rounded with the weights it is added to")
+    return asked
 
 
 def _planner_of(folder: Path, must: bool) -> "LearnedPlanner | None":

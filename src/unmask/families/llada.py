@@ -44,16 +44,23 @@ def llada_config(description: dict[str, Any]) -> dict[str, Any]:
         "dim": description["d_model"],
         "num_layers": description["n_layers"],
         "num_heads": heads,
-        "num_kv_heads": description.get("n_kv_heads")
-        or (1 if description.get("multi_query_attention") else heads),
-        "mlp_dim": description.get("mlp_hidden_size") or description["mlp_ratio"] * description["d_model"],
-        "qkv_bias": bool(description.get("include_qkv_bias")),
+        "num_kv_heads": description.get(
+            "n_kv_heads", 1 if description.get("multi_query_attention") else heads
+        ),
+        "mlp_dim": _mlp_dim(description),
+        "qkv_bias": description.get("include_qkv_bias", False),
         "qk_norm": False,
-        "tied": bool(description.get("weight_tying")),
+        "tied": description.get("weight_tying", False),
         "rope_theta": description["rope_theta"],
         "norm_eps": description["rms_norm_eps"],
         "max_length": description["max_sequence_length"],
     }
+
+
+def _mlp_dim(description: dict[str, Any]) -> Any:
+    if "mlp_hidden_size" in description:
+        return description["mlp_hidden_size"]
+    return description["mlp_ratio"] * description["d_model"]
 
 
 _NO_EFFECT = {
@@ -142,7 +149,7 @@ def dultra_head_config(description: dict[str, Any]) -> dict[str, Any]:
     return {
         "hidden_size": description["d_model"],
         "num_heads": description["n_heads"],
-        "mlp_dim": description["mlp_hidden_size"],
+        "mlp_dim": _mlp_dim(description),
         "rope_theta": description["rope_theta"],
         "norm_eps": description["rms_norm_eps"],
     }

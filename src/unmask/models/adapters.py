@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unmask.checkpoint import read_json, read_tensors, write_folder
+from unmask.checkpoint import fetch_folder, read_json, read_tensors, write_folder
 from unmask.config import LoraConfig
 from unmask.models.transformer import Transformer
 from unmask.rng import seeded
@@ -30,9 +30,12 @@ def add_adapter(net: Transformer, settings: LoraConfig, base: str, seed: int) ->
         seed: of their initial weights.
 
     Raises:
-        ValueError: where PEFT is missing, or the net has no layer of a name in `settings.targets`.
+        ValueError: where PEFT is missing, the net has no layer of a name in `settings.targets`, or `base` is
+            adapters: what is saved names one net, which has to be found whole.
     """
     peft = _peft()
+    if is_adapter(fetch_folder(base)):
+        raise ValueError(f"{base} holds adapters; merge them first: unmask convert {base} NEW_FOLDER")
     linear = {name.rpartition(".")[2] for name, each in net.named_modules() if isinstance(each, nn.Linear)}
     unknown = sorted(set(settings.targets) - linear)
     if unknown:
@@ -95,7 +98,9 @@ def merge_adapter(net: Transformer, folder: Path) -> None:
         ValueError: where PEFT is missing, or the adapters are of another net or unreadable.
     """
     peft = _peft()
-    read_json(folder / CONFIG)  # with clearer errors than PEFT's
+    kind = read_json(folder / CONFIG).get("peft_type")
+    if kind != "LORA":
+        raise ValueError(f"{folder / CONFIG} is of adapters of type {kind!r}; only LORA can be merged")
     try:
         config = peft.PeftConfig.from_pretrained(str(folder))
         config.base_model_name_or_path = None

@@ -5,28 +5,30 @@ the mean of all others. What comes out is a denoiser that has to be trained; see
 """
 
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from unmask.checkpoint import LazyTensors, fetch_folder, read_json
+from unmask.checkpoint import LazyTensors, fetch_folder, read_description
+from unmask.device import Device, known_dtype, present_device
 from unmask.families import CAUSAL
 from unmask.models.adapters import is_adapter
-from unmask.models.gguf import read_gguf
-from unmask.models.load import assert_padding_is_ignored, build, family_config, make_config
-from unmask.models.placement import Device
-from unmask.models.tokenizer import declare, ids_of, load_tokenizer
+from unmask.models.gguf import is_gguf, read_gguf
+from unmask.models.load import assert_padding_is_ignored, build, family_config
+from unmask.models.tokenizer import add_mask, declare, ids_of, load_tokenizer
 from unmask.models.transformer import Transformer
 
+MASK_TOKEN = "<|mask|>"
 TABLES = ("model.embed_tokens.weight", "lm_head.weight")
 
 
 def from_causal(
     path_or_hub_id: str | Path,
     *,
-    mask_token: str = "<|mask|>",
+    mask_token: str = MASK_TOKEN,
     shift: bool = True,
     device: Device = "cpu",
     dtype: str = "float32",
@@ -44,30 +46,31 @@ def from_causal(
         revision: branch, tag or commit of a hub id.
 
     Raises:
-        ValueError: in one line, for another architecture, a setting that the net does not have, or a missing
-            or broken file.
+        ValueError: in one line, for another architecture, a setting that the net does not have, a missing or
+            broken file, or a mask token that means something else.
     """
+    known_dtype(dtype)
+    present_device(device)
     origin = folder = local(path_or_hub_id, revision)
     tensors: Mapping[str, Tensor]
-    if folder.suffix == ".gguf":
+    if is_gguf(folder):
         description, tensors, tokenizer = read_gguf(folder)
     else:
         origin = folder / "config.json"
-        description, tokenizer = read_json(origin), load_tokenizer(folder)
+        description, tokenizer = read_description(origin), load_tokenizer(folder)
         if description.get("model_type") not in CAUSAL:
             kind, known = description.get("model_type"), ", ".join(CAUSAL)
             raise ValueError(f"{origin}: model_type {kind!r} cannot be turned into a denoiser; {known} can")
         tensors = LazyTensors(folder)
     family = CAUSAL[description["model_type"]]
-    fields = family_config(family, _with_ids(description, tokenizer, mask_token), origin)
-    rows = fields["vocab_size"]
-    fields |= {"vocab_size": max(rows, fields["mask_id"] + 1), "shift": shift}
+    config = family_config(family, _with_ids(description, tokenizer, mask_token, folder), origin)
+    rows = config.vocab_size
+    config = replace(config, vocab_size=max(rows, config.mask_id + 1), shift=shift)
     if tokenizer is not None:
-        declare(tokenizer, eos_id=fields["eos_id"], pad_id=fields["pad_id"], mask_id=fields["mask_id"])
-    known = min(rows, fields["mask_id"]) if tokenizer is None else min(rows, len(tokenizer))
-    tensors = WithMask(tensors, fields["mask_id"], known)
-    config = make_config(fields, origin)
-    net = build(config, tensors, str(origin), family.names(fields), family.others, device, dtype)
+        declare(tokenizer, eos_id=config.eos_id, pad_id=config.pad_id, mask_id=config.mask_id)
+    num_known = min(rows, config.mask_id) if tokenizer is None else min(rows, len(tokenizer))
+    tensors = WithMask(tensors, config.mask_id, num_known)
+    net = build(config, tensors, str(origin), family.names(asdict(config)), family.others, device, dtype)
     net.tokenizer = tokenizer
     assert_padding_is_ignored(net)
     return net
@@ -79,8 +82,12 @@ def local(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
     Raises:
         ValueError: where there is none.
     """
-    if not str(path_or_hub_id).endswith(".gguf"):
+    if not is_gguf(path_or_hub_id):
         return fetch_folder(path_or_hub_id, revision=revision)
+    if revision is not None:
+        raise ValueError(
+            f"revision {revision!r} is of a hub id, and {path_or_hub_id} is a file; leave it out"
+        )
     path = Path(path_or_hub_id).expanduser()
     if not path.is_file():
         raise ValueError(f"{path} is missing")
@@ -89,19 +96,21 @@ def local(path_or_hub_id: str | Path, revision: str | None = None) -> Path:
 
 def is_causal(path: Path) -> bool:
     """Whether the model at a `local` path is one for `from_causal`."""
-    if path.suffix == ".gguf":
+    if is_gguf(path):
         return True
-    return not is_adapter(path) and read_json(path / "config.json").get("model_type") in CAUSAL
+    return not is_adapter(path) and read_description(path / "config.json").get("model_type") in CAUSAL
 
 
-def _with_ids(description: dict[str, Any], tokenizer: Any, mask_token: str) -> dict[str, Any]:
+def _with_ids(description: dict[str, Any], tokenizer: Any, mask_token: str, origin: Path) -> dict[str, Any]:
     """The description with the ids of [MASK], end and padding, which the tokenizer learns too."""
     ids = ids_of(description, tokenizer)
-    mask_id = description.get("vocab_size")
     if tokenizer is not None:
-        tokenizer.add_special_tokens({"mask_token": mask_token})
-        mask_id = tokenizer.mask_token_id
-    return description | ids | {"mask_token_id": mask_id}
+        ends = description.get("eos_token_id")
+        taken = {*ids.values(), *(ends if isinstance(ends, list) else ())}
+        return description | ids | {"mask_token_id": add_mask(tokenizer, mask_token, taken)}
+    if mask_token != MASK_TOKEN:
+        raise ValueError(f"{origin} has no tokenizer that could have {mask_token!r}; leave mask_token out")
+    return description | ids | {"mask_token_id": description.get("vocab_size", 0)}
 
 
 class WithMask(Mapping[str, Tensor]):

@@ -5,13 +5,14 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
-from unmask.checkpoint import LazyTensors, fetch_folder, unstack
+from unmask.checkpoint import LazyTensors, unstack
+from unmask.device import DTYPES
 from unmask.families import FAMILIES
 from unmask.families.llada import DULTRA_HEAD, dultra_description
-from unmask.models.adapters import base_of, is_adapter
-from unmask.models.load import DTYPES
+from unmask.models.adapters import is_adapter
 from unmask.models.transformer import Transformer, TransformerConfig
 
 LAYOUTS = {"unmask": None, "llada": "llada", "dultra": "llada", "dream": "Dream"}
@@ -40,10 +41,8 @@ def in_layout(net: Transformer, layout: str) -> tuple[dict[str, dict[str, Any]],
                 f"{name}={value!r}; convert it to unmask, or train a net with the layout's setting"
             )
     description["torch_dtype"] = str(net.embed.weight.dtype).removeprefix("torch.")
-    width, kv_heads = net.config.block().width, net.config.block().kv_heads
     names = family.names(fields)
-    qkv_rows = [net.config.num_heads * width, kv_heads * width, kv_heads * width]
-    tensors = unstack(state, names, {name: qkv_rows for name in names if ".attention.qkv." in name})
+    tensors = unstack(state, names, net.config.stacked_rows(names))
     ids = {key: description[key] for key in ("eos_token_id", "pad_token_id", "mask_token_id")}
     # Dream's loader wants this file, and its sampler takes the mask id from it.
     return {
@@ -59,15 +58,19 @@ def _explicit(config: TransformerConfig) -> TransformerConfig:
 
 
 def stored_dtype(folder: Path) -> str:
-    """The dtype that keeps the denoiser in `folder` as it is stored; float32 where it has several.
+    """The dtype in which no weight of a denoiser changes: the one it is stored in; of several, float32.
 
-    A GGUF file is dequantised to float32; adapters are those of a denoiser elsewhere.
+    A GGUF file is dequantised to float32. So are adapters merged: a trained change is mostly smaller than the
+    steps of bfloat16 near the weight that it is added to, and would be rounded away.
+
+    Raises:
+        ValueError: where float32 would round.
     """
-    if not folder.is_dir():
+    if not folder.is_dir() or is_adapter(folder):
         return "float32"
-    if is_adapter(folder):
-        folder = fetch_folder(base_of(folder), "config.json")
     tensors = LazyTensors(folder)
     of_net = [name for name in tensors if not any(fnmatchcase(name, each) for each in DULTRA_HEAD)]
     found = {tensors.dtype(name) for name in of_net}
+    if torch.float64 in found:
+        raise ValueError(f"{folder} holds float64 weights; say --dtype float32 to round them")
     return next((name for name, dtype in DTYPES.items() if found == {dtype}), "float32")

@@ -43,6 +43,10 @@ SPLITS: dict[str, str | None] = {
 """Where text is split before merges, by `tokenizer.ggml.pre`: the one thing that transformers leaves out."""
 
 
+def is_gguf(path: str | Path) -> bool:
+    return str(path).lower().endswith(".gguf")
+
+
 def read_gguf(path: Path) -> tuple[dict[str, Any], Mapping[str, Tensor], Any]:
     """What config.json would say, the tensors, and the tokenizer of a GGUF file.
 

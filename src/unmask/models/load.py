@@ -2,28 +2,45 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import fields
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
 import torch
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 from torch.nn.functional import pad
 
-from unmask.checkpoint import LazyTensors, fetch_folder, fill, read_json, write_folder
+from unmask.checkpoint import (
+    LazyTensors,
+    fetch_folder,
+    files_of_model,
+    fill,
+    read_description,
+    typed,
+    write_folder,
+)
+from unmask.device import Device, known_dtype, present_device
 from unmask.families import CAUSAL, FAMILIES, Family
 from unmask.layers import Padded
 from unmask.models.adapters import CONFIG, base_of, is_adapter, merge_adapter
-from unmask.models.placement import Device, DeviceMap, move_between, place
-from unmask.models.tokenizer import declare, ids_of, load_tokenizer, mask_id_of, tokenizer_texts
+from unmask.models.gguf import is_gguf
+from unmask.models.placement import DeviceMap, move_between, place
+from unmask.models.tokenizer import (
+    TOKENIZER_FILES,
+    declare,
+    ids_of,
+    load_tokenizer,
+    mask_id_of,
+    tokenizer_texts,
+)
 from unmask.models.transformer import Transformer, TransformerConfig
 
 POSITIVE = (
     *("vocab_size", "dim", "num_layers", "num_heads", "num_kv_heads", "head_dim", "mlp_dim", "max_length"),
     *("rope_theta", "norm_eps"),
 )
-DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+NUM_PADS = 13
+"""Beside the 3 tokens of the row that is padded when a net is loaded: what many pads do is seen."""
 
 
 def load_denoiser(
@@ -47,15 +64,18 @@ def load_denoiser(
         dtype: float32, bfloat16 or float16.
         revision: branch, tag or commit of a hub id.
         device_map: instead of `device`: "auto" (the fewest GPUs that hold it), "balanced" (all GPUs) or a
-            device for each block.
+            device for each block, `{"": device}` for all.
         check_padding: compute two short rows to see that padding leaves them unchanged on this device.
         adapter: folder or hub id of LoRA adapters to merge into the weights. A folder of adapters alone, as
             training writes it, loads the denoiser that they were trained on.
 
     Raises:
-        ValueError: in one line, for a missing or truncated file, another family or an unknown dtype.
+        ValueError: in one line, for a missing or truncated file, another family, a device that is not there
+            or an unknown dtype.
     """
-    if str(path_or_hub_id).endswith(".gguf"):
+    known_dtype(dtype)
+    present_device(device)
+    if is_gguf(path_or_hub_id):
         raise ValueError(f"{path_or_hub_id} is a causal model; make a denoiser of it with unmask convert")
     folder = fetch_folder(path_or_hub_id, revision=revision)
     if adapter is None and is_adapter(folder):
@@ -70,7 +90,7 @@ def load_denoiser(
     fetch_folder(folder, "config.json")
     path = folder / "config.json"
     tokenizer = load_tokenizer(folder)
-    description = read_json(path)
+    description = read_description(path)
     kind = description.get("model_type")
     names: Mapping[str, tuple[str, ...]] | None
     others: tuple[str, ...]
@@ -80,8 +100,8 @@ def load_denoiser(
         family = _family(path, kind)
         if description.get("mask_token_id") is None:
             description["mask_token_id"] = mask_id_of(tokenizer)
-        described = family_config(family, description | ids_of(description, tokenizer), path)
-        config, names, others = make_config(described, path), family.names(described), family.others
+        config = family_config(family, description | ids_of(description, tokenizer), path)
+        names, others = family.names(asdict(config)), family.others
     if tokenizer is not None:
         declare(tokenizer, eos_id=config.eos_id, pad_id=config.pad_id, mask_id=config.mask_id)
     net = build(config, LazyTensors(folder), str(folder), names, others, device, dtype, device_map)
@@ -104,21 +124,22 @@ def _family(path: Path, kind: str | None) -> Family:
     return FAMILIES[kind]
 
 
-def family_config(family: Family, description: dict[str, Any], path: Path) -> dict[str, Any]:
-    """The fields of `TransformerConfig` for the description that `path` holds.
+def family_config(family: Family, description: dict[str, Any], path: Path) -> TransformerConfig:
+    """What the description that `path` holds means.
 
     Raises:
-        ValueError: naming the file and what it lacks, or what the net does not have.
+        ValueError: naming the file and what it lacks, what is of another type, or what the net does not have.
     """
     for key in ("mask_token_id", "eos_token_id"):
         if description.get(key) is None:
             raise ValueError(f"{path} has no {key}, and no tokenizer beside it knows one")
     try:
-        return family.config(description)
+        described = family.config(description)
     except KeyError as error:
         raise ValueError(f"{path} is incomplete: it lacks {error}") from error
-    except ValueError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
+    return typed(TransformerConfig, described, path, POSITIVE)
 
 
 def _own_config(path: Path, description: dict[str, Any]) -> TransformerConfig:
@@ -126,25 +147,8 @@ def _own_config(path: Path, description: dict[str, Any]) -> TransformerConfig:
     unknown = sorted(set(description) - known - {"model_type"})
     if unknown:
         raise ValueError(f"{path}: unknown key {unknown[0]!r}; it takes {', '.join(sorted(known))}")
-    return make_config({name: value for name, value in description.items() if name in known}, path)
-
-
-def make_config(fields: dict[str, Any], path: Path) -> TransformerConfig:
-    """The config with these fields, which `path` described.
-
-    Raises:
-        ValueError: naming the first field that is missing, of another type, or not above 0.
-    """
-    try:
-        config = TypeAdapter(TransformerConfig).validate_python(fields)
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
-    for name in POSITIVE:
-        value = getattr(config, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{path}: {name} is {value}, and has to be above 0")
-    return config
+    described = {name: value for name, value in description.items() if name in known}
+    return typed(TransformerConfig, described, path, POSITIVE)
 
 
 def build(
@@ -162,18 +166,21 @@ def build(
     Raises:
         ValueError: for an unknown dtype or device map, or tensors of another net.
     """
-    if dtype not in DTYPES:
-        raise ValueError(f"unknown dtype {dtype!r}; use one of {', '.join(DTYPES)}")
     for name in ("mask_id", "eos_id", "pad_id"):
         if not 0 <= getattr(config, name) < config.vocab_size:
             number = getattr(config, name)
             raise ValueError(f"{origin}: {name} {number} is outside the vocabulary of {config.vocab_size}")
+    for name in ("eos_id", "pad_id"):  # what is masked and what is not could not be told apart
+        if getattr(config, name) == config.mask_id:
+            raise ValueError(
+                f"{origin}: mask_id {config.mask_id} is {name} too; give [MASK] an id of its own"
+            )
     with torch.device("meta"):
-        net = Transformer(config).to(DTYPES[dtype])
+        net = Transformer(config).to(known_dtype(dtype))
     if config.tied:
         net.head.register_parameter("weight", None)  # until `tie`: no memory for a second table
     if device_map is None:
-        net.to_empty(device=device)
+        net.to_empty(device=present_device(device))
     else:
         block_bytes = _num_bytes(net.blocks[0])
         home_bytes = _num_bytes(net) - config.num_layers * block_bytes
@@ -184,7 +191,7 @@ def build(
             module.to_empty(device=where)
         move_between(net.blocks, net.norm, devices)
     net.tie()
-    fill(net, tensors, origin, names, others)
+    fill(net, tensors, origin, names, others, config.stacked_rows(names or ()))
     return net.eval().requires_grad_(False)
 
 
@@ -193,32 +200,49 @@ def _num_bytes(module: torch.nn.Module) -> int:
 
 
 def assert_padding_is_ignored(net: Transformer) -> None:
-    """Raise a `ValueError` if a short row comes out differently with padding on either side of it."""
+    """Raise a `ValueError` if padding on either side changes a short row.
+
+    Other tokens in the padding must change nothing at all: both calls have one shape, so that rounding is the
+    same. Against the row alone there is rounding, and only what padding does to positions is looked for.
+    """
     row_T = torch.arange(3, device=net.device) % net.vocab_size
-    sides = ((2, 0), (0, 2))
-    tokens_BT = torch.stack([pad(row_T, side, value=net.pad_id) for side in sides])
+    sides = ((NUM_PADS, 0), (0, NUM_PADS))
     mask_BT = torch.stack([pad(torch.ones_like(row_T), side) for side in sides])
+    layout = Padded.of(mask_BT, (mask_BT.shape[0], mask_BT.shape[1]), net.device)
     with torch.no_grad():
         alone_TD = net.encode(row_T[None], Padded.of(None, (1, 3), net.device))[0].float()
-        padded_BTD = net.encode(tokens_BT, Padded.of(mask_BT, (2, 5), net.device)).float()
+        ours, others = (
+            net.encode(torch.stack([pad(row_T, side, value=token) for side in sides]), layout)
+            .float()[mask_BT.bool()]
+            .unflatten(0, (2, 3))
+            for token in (net.pad_id, net.mask_id)
+        )
     if not alone_TD.isfinite().all():
         dtype = str(net.embed.weight.dtype).removeprefix("torch.")
         raise ValueError(
             f"hidden states in {dtype} are not finite; use bfloat16 or float32, or other weights"
         )
-    # Far above the rounding of a deep net, far below what visible padding does.
-    tolerance = 1e-3 if next(net.parameters()).dtype == torch.float32 else 0.1
-    for own_TD in (padded_BTD[0, 2:], padded_BTD[1, :3]):
-        off = float((own_TD - alone_TD).norm() / alone_TD.norm().clamp_min(1e-12))
+    exact = net.embed.weight.dtype == torch.float32
+    for found, wanted, tolerance in (
+        (others, ours, 1e-4 if exact else 1e-2),
+        (ours, alone_TD.expand_as(ours), 1e-3 if exact else 0.1),
+    ):
+        off = float((found - wanted).norm() / wanted.norm().clamp_min(1e-12))
         if not off <= tolerance:
             raise ValueError(
                 f"padding changes a row by {off:.1e} of its size on {net.device}; report this as a bug"
             )
 
 
-def save_denoiser(folder: Path, net: Transformer, dtype: str | None = None) -> None:
-    """Write config.json, model.safetensors and the tokenizer; the old ones stay until all are whole."""
-    target = DTYPES[dtype] if dtype else None
+def save_denoiser(folder: str | Path, net: Transformer, dtype: str | None = None) -> None:
+    """Write config.json, model.safetensors and the tokenizer; the old ones stay until all are whole.
+
+    Afterwards nothing of another denoiser is in the folder.
+
+    Raises:
+        ValueError: for an unknown dtype, or where the folder cannot be written.
+    """
+    target = known_dtype(dtype) if dtype else None
     tensors = {
         name: value.detach().to("cpu", target).contiguous()
         for name, value in net.state_dict().items()
@@ -227,4 +251,5 @@ def save_denoiser(folder: Path, net: Transformer, dtype: str | None = None) -> N
     texts = {"config.json": json.dumps(net.describe(), indent=2) + "\n"}
     if net.tokenizer is not None:
         texts |= tokenizer_texts(net.tokenizer)
-    write_folder(folder, texts, {"model.safetensors": tensors})
+    old = files_of_model(Path(folder))
+    write_folder(folder, texts, {"model.safetensors": tensors}, [*old, *TOKENIZER_FILES])

@@ -10,8 +10,9 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-Device = str | torch.device
-DeviceMap = Literal["auto", "balanced"] | Mapping[int, Device]
+from unmask.device import Device, present_device
+
+DeviceMap = Literal["auto", "balanced"] | Mapping[int, Device] | Mapping[str, Device]
 
 
 def place(device_map: DeviceMap, num_blocks: int, block_bytes: int, home_bytes: int) -> list[torch.device]:
@@ -19,13 +20,14 @@ def place(device_map: DeviceMap, num_blocks: int, block_bytes: int, home_bytes: 
 
     Args:
         device_map: "auto" takes the fewest GPUs that hold the net, "balanced" all GPUs, and both take the CPU
-            where there is no GPU; or a device for each block index.
+            where there is no GPU; or a device for each block index; or one for all, as in {"": "cuda:0"}.
         num_blocks: of the net.
         block_bytes: of the weights of one block.
         home_bytes: of the embedding, final norm and output layer.
 
     Raises:
-        ValueError: for another word, a block without a device, or a net that does not fit.
+        ValueError: for another word, a block without a device, a device that is not there, or a net that
+            does not fit.
     """
     if isinstance(device_map, str):
         if device_map not in ("auto", "balanced"):
@@ -37,10 +39,19 @@ def place(device_map: DeviceMap, num_blocks: int, block_bytes: int, home_bytes: 
         if not free:
             return [torch.device("cpu")] * num_blocks
         return spread(num_blocks, block_bytes, home_bytes, free, fewest=device_map == "auto")
-    if set(device_map) != set(range(num_blocks)):
-        odd = sorted(set(device_map) ^ set(range(num_blocks)))[0]
-        raise ValueError(f"device_map wants the blocks 0 to {num_blocks - 1}, each once; look at block {odd}")
-    return [torch.device(device_map[index]) for index in range(num_blocks)]
+    if not isinstance(device_map, Mapping):
+        raise ValueError(f"device_map is {device_map!r}; use auto, balanced or a device for each block")
+    by_key: dict[Any, Device] = dict(device_map)
+    if set(by_key) == {""}:  # how transformers says "all of it"
+        by_key = dict.fromkeys(range(num_blocks), by_key[""])
+    odd = [key for key in by_key if key not in range(num_blocks)]
+    odd += [index for index in range(num_blocks) if index not in by_key]
+    if odd:
+        raise ValueError(
+            f"device_map wants the numbers of the blocks, 0 to {num_blocks - 1}, each once; "
+            f"look at block {odd[0]!r}"
+        )
+    return [present_device(by_key[index]) for index in range(num_blocks)]
 
 
 def spread(

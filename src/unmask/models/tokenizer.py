@@ -2,11 +2,19 @@
 
 import json
 import tempfile
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 MASKS = ("<|mask|>", "<|mdm_mask|>", "<[MASK]>", "[MASK]", "<mask>")
 """What published tokenizers call the mask token where they do not declare one."""
+
+
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "vocab.json", "merges.txt"),
+)
+"""What is read, where it is there."""
 
 
 def load_tokenizer(folder: Path) -> Any:
@@ -54,10 +62,34 @@ def ids_of(description: dict[str, Any], tokenizer: Any) -> dict[str, int | None]
     eos_id, pad_id = description.get("eos_token_id"), description.get("pad_token_id")
     ends = eos_id if isinstance(eos_id, list) else [eos_id]
     own = None if tokenizer is None else tokenizer.eos_token_id
-    eos_id = own if own in ends or ends == [None] else ends[0]
+    eos_id = own if own in ends or ends in ([], [None]) else ends[0]
     if pad_id is None and tokenizer is not None:
         pad_id = tokenizer.pad_token_id
     return {"eos_token_id": eos_id, "pad_token_id": eos_id if pad_id is None else pad_id}
+
+
+def add_mask(tokenizer: Any, token: str, taken: Iterable[Any]) -> int:
+    """Make `token` the mask token, new or one that is reserved, and give its id.
+
+    Args:
+        tokenizer: changed in place.
+        token: its text.
+        taken: ids that mean something else already.
+
+    Raises:
+        ValueError: for a token with a meaning, or one that ordinary text has.
+    """
+    roles = {getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad", "unk", "sep", "cls")}
+    added = {str(each): number for number, each in tokenizer.added_tokens_decoder.items()}
+    free = [name for name, number in added.items() if number not in roles | set(taken)]
+    advice = f"use a new one, such as {MASKS[0]}" + "".join(f", or {name}" for name in free[-3:])
+    if token in added and token not in free:
+        raise ValueError(f"mask token {token!r} is an end, a beginning or padding already; {advice}")
+    bracketed = len(token) > 2 and token[0] + token[-1] in ("<>", "[]")
+    if token not in added and (token in tokenizer.get_vocab() or not bracketed):
+        raise ValueError(f"mask token {token!r} is ordinary text, which would be read as masks; {advice}")
+    tokenizer.add_special_tokens({"mask_token": token})
+    return int(tokenizer.mask_token_id)
 
 
 def declare(tokenizer: Any, *, eos_id: int, pad_id: int, mask_id: int) -> None:

@@ -3,6 +3,7 @@
 B rows, T positions, D width, V symbols.
 """
 
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -53,6 +54,12 @@ class TransformerConfig:
             rope_theta=self.rope_theta,
             norm_eps=self.norm_eps,
         )
+
+    def stacked_rows(self, names: Iterable[str]) -> dict[str, list[int]]:
+        """Of the queries, keys and values in each tensor of `names` that stacks them."""
+        block = self.block()
+        heads = (block.num_heads, block.kv_heads, block.kv_heads)
+        return {name: [each * block.width for each in heads] for name in names if ".attention.qkv." in name}
 
 
 class Transformer(nn.Module):

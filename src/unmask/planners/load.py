@@ -8,8 +8,18 @@ from typing import Any
 import torch
 from torch import nn
 
-from unmask.checkpoint import LazyTensors, fetch_folder, fill, load_tensors, read_json, write_folder
+from unmask.checkpoint import (
+    LazyTensors,
+    fetch_folder,
+    fill,
+    load_tensors,
+    read_description,
+    read_json,
+    typed,
+    write_folder,
+)
 from unmask.config import split_call
+from unmask.device import Device, present_device
 from unmask.families.llada import DULTRA_CLASS, LLADA_ROOT, dultra_head_config, dultra_head_names
 from unmask.planners.base import Planner
 from unmask.planners.heads import (
@@ -106,7 +116,7 @@ def make_head(kind: str, **settings: Any) -> nn.Module:
 
 
 def load_planner(
-    path_or_hub_id: str | Path, *, device: str = "cpu", revision: str | None = None
+    path_or_hub_id: str | Path, *, device: Device = "cpu", revision: str | None = None
 ) -> LearnedPlanner:
     """A learned planner from a folder, a hub id or "bundled/NAME".
 
@@ -116,6 +126,7 @@ def load_planner(
     Raises:
         ValueError: naming the file that is missing, unreadable or of another kind.
     """
+    device = present_device(device)
     folder = fetch_folder(path_or_hub_id, revision=revision)
     if not (folder / "planner.json").is_file():
         return _load_dultra(folder).to(device).eval()
@@ -137,18 +148,20 @@ def _load_dultra(folder: Path) -> LearnedPlanner:
     """The head inside a published dUltra checkpoint, with the published law."""
     if not (folder / "config.json").is_file():
         raise ValueError(f"{folder} has neither planner.json nor config.json; is it a saved planner?")
-    description = read_json(folder / "config.json")
-    if DULTRA_CLASS not in (description.get("architectures") or []):
+    path = folder / "config.json"
+    description = read_description(path)
+    if DULTRA_CLASS not in description.get("architectures", []):
         raise ValueError(f"{folder} has no planner.json, and is no dUltra checkpoint ({DULTRA_CLASS}) either")
     try:
-        head = make_head("dultra", **dultra_head_config(description))
+        described = dultra_head_config(description)
     except KeyError as error:
-        raise ValueError(f"{folder / 'config.json'} is incomplete: it lacks {error}") from error
+        raise ValueError(f"{path} is incomplete: it lacks {error}") from error
+    head = DultraHead(typed(DultraHeadConfig, described, path, positive=described))
     fill(head, LazyTensors(folder), str(folder), dultra_head_names(), others=(f"{LLADA_ROOT}*",))
     return LearnedPlanner(head, law="fallback")
 
 
-def save_planner(folder: Path, learned: LearnedPlanner) -> None:
+def save_planner(folder: str | Path, learned: LearnedPlanner) -> None:
     """Write `planner.json` and `planner.safetensors`; the old ones stay until both are whole."""
     kind = next((name for name, (module, _) in HEADS.items() if type(learned.head) is module), None)
     if kind is None:

@@ -1,0 +1,36 @@
+"""Devices and dtypes by name, found out to be there before any work is done."""
+
+from typing import Any
+
+import torch
+
+Device = str | torch.device
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+
+
+def present_device(device: Any) -> torch.device:
+    """A device that is there.
+
+    Raises:
+        ValueError: for another word, or a GPU that is not here.
+    """
+    try:
+        found = torch.device(device) if isinstance(device, str | torch.device) else None
+    except RuntimeError:
+        found = None
+    if found is None or found.type not in ("cpu", "cuda"):
+        raise ValueError(f"unknown device {device!r}; use cpu, cuda, or one GPU as in cuda:1")
+    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
+        raise ValueError(f"device {str(found)!r} is not available here; use cpu")
+    return found
+
+
+def known_dtype(name: Any) -> torch.dtype:
+    """The dtype of a name.
+
+    Raises:
+        ValueError: for another name.
+    """
+    if not isinstance(name, str) or name not in DTYPES:
+        raise ValueError(f"unknown dtype {name!r}; use one of {', '.join(DTYPES)}")
+    return DTYPES[name]
