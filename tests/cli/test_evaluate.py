@@ -10,6 +10,7 @@ import pytest
 
 from tests.eval.toys import record
 from unmask.decode.engine import Engine
+from unmask.eval.ranks import Ranks
 from unmask.eval.records import append_records, read_records
 from unmask.models.load import load_denoiser
 from unmask.tasks.load import load_task
@@ -172,6 +173,14 @@ def test_a_cache_is_told_in_records_and_table(model: Path, tmp_path: Path, call:
         assert (often.cache, often.nfe_full, often.nfe_block) == ("dual(1)", 4, 4)
     _, printed, _ = call("pareto", out, "--out", tmp_path / "plot.png")
     assert {"full", "block"} <= set(printed.splitlines()[0].split())
+
+
+def test_a_model_over_all_gpus_leaves_none_for_a_second_process(
+    refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("unmask.eval.ranks.ranks", lambda device: Ranks(0, 2, device))
+    said = refused("eval", "-m", "no/such/model", "-p", "top_k(2)", "--device-map", "auto")
+    assert "there are 2 processes; start one" in said
 
 
 def test_pareto_names_a_baseline_that_is_not_there(tmp_path: Path, refused: Callable[..., str]) -> None:

@@ -25,9 +25,7 @@ def present_device(text: str | None) -> str | None:
 
 Model = Annotated[
     str,
-    typer.Option(
-        "--model", "-m", help='Folder, hub id (or NAME/MODEL@REVISION), "bundled" or "bundled/NAME".'
-    ),
+    typer.Option("--model", "-m", help='Folder, hub id (or NAME/MODEL@REV), "bundled" or "bundled/NAME".'),
 ]
 Planners = Annotated[
     list[str],
