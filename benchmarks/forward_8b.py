@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import unmask
 from benchmarks.kernels import profiled
 from benchmarks.sizes import SIZES, forget_cached, random_net, write_checkpoint
+from unmask.device import DTYPES
 from unmask.eval.timing import (
     Limits,
     forward_flops,
@@ -36,7 +37,6 @@ from unmask.eval.timing import (
     weight_bytes,
 )
 from unmask.eval.ways import on_same_weights
-from unmask.models.load import DTYPES
 from unmask.models.transformer import Transformer
 
 MODES = ("eager", "compiled", "graph", "compiled+graph")

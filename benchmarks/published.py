@@ -21,11 +21,11 @@ import unmask
 from benchmarks.kernels import profiled
 from benchmarks.sizes import SIZES, random_net, random_planner
 from unmask.decode.engine import EngineSettings
+from unmask.device import DTYPES
 from unmask.eval.bench import bench, print_report
 from unmask.eval.published import FAST_DLLM, load_published
 from unmask.eval.timing import hardware, measure_limits
 from unmask.eval.ways import Job, Way, engine, published, random_prompts, reference
-from unmask.models.load import DTYPES
 from unmask.models.transformer import Transformer
 
 
