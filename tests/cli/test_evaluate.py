@@ -12,7 +12,6 @@ from tests.eval.toys import record
 from unmask.decode.engine import Engine
 from unmask.eval.ranks import Ranks
 from unmask.eval.records import append_records, read_records
-from unmask.models.load import load_denoiser
 from unmask.tasks.load import load_task
 
 TINY = ["net.dim=32", "net.mlp_dim=64", "batch_size=8"]
@@ -146,19 +145,6 @@ def test_a_hub_model_is_decoded_and_recorded_at_its_revision(
     assert read_records(tmp_path / "records.jsonl")[0].model == "somebody/net@v2"
     (launch,) = json.loads((tmp_path / "records.jsonl.meta.json").read_text())["launches"]
     assert (launch["model"], launch["device_map"]) == ("somebody/net@v2", "auto")
-
-
-def test_a_model_on_several_devices_is_for_the_loop(
-    model: Path, refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    def scattered(name: str, **settings: Any) -> Any:
-        net = load_denoiser(name)
-        net.blocks[1].to("meta")
-        return net
-
-    monkeypatch.setattr("unmask.models.load.load_denoiser", scattered)
-    said = refused("eval", "-m", model, "-p", "top_k(32)", "-n", 1, "--device-map", "balanced")
-    assert "use --decoder loop" in said
 
 
 def test_a_cache_is_told_in_records_and_table(model: Path, tmp_path: Path, call: Callable[..., Any]) -> None:

@@ -203,6 +203,8 @@ def test_shapes_for_graphs_are_few_and_little_larger(num_rows: int, is_packed: b
     assert batch.column_XT is not None
     tokens = sum(request.size for request in requests)
     assert tokens <= batch.column_XT.numel() <= 1.13 * tokens + 80
+    assert batch.column_XT.max() < 64  # also of the empty rows that fill up
+    assert batch.place_N is None or batch.place_N.max() < 64 * len(batch.slot_B)
     spare_B = batch.slot_B[num_rows:]
     assert (spare_B == SPARE).all()
     assert batch.slot_B[:num_rows].tolist() == list(slots)

@@ -124,3 +124,18 @@ def test_a_net_on_two_gpus_computes_the_same(tmp_path: Path, rng: torch.Generato
     out = two(tokens_BT, mask_BT)
     assert out.logits.device.index == 0
     torch.testing.assert_close(out.logits, one(tokens_BT, mask_BT).logits, rtol=0, atol=1e-4)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(torch.cuda.device_count() < 2, reason="needs two GPUs")
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
+def test_the_engine_decodes_on_two_gpus_what_it_decodes_on_one(tmp_path: Path, cache: Any) -> None:
+    unmask.save_denoiser(tmp_path, tiny_net())
+    planner, found = unmask.planner("factor"), []
+    for placing in ({"device": "cuda:0"}, {"device_map": "balanced"}):
+        net = unmask.load_denoiser(tmp_path, **placing)  # type: ignore[arg-type]
+        served = unmask.Engine(net, planner, unmask.EngineSettings(cache=cache, max_rows=3))
+        found.append(served.decode([[1, 2], [3], [5, 6, 7, 8], [2]], length=12, block_length=6))
+    for row, other in zip(*found, strict=True):
+        assert torch.equal(row.tokens, other.tokens)
+        assert torch.equal(row.unmask_step, other.unmask_step)

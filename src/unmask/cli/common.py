@@ -11,7 +11,6 @@ import typer
 
 if TYPE_CHECKING:
     from unmask.decode.engine import EngineSettings
-    from unmask.models.transformer import Transformer
 
 
 def present_device(text: str | None) -> str | None:
@@ -98,16 +97,11 @@ def engine_settings(
     return None
 
 
-def load_model(
-    model: str, device: str, dtype: str, device_map: str | None, engine: "EngineSettings | None"
-) -> "Transformer":
-    """A denoiser where the options say, which is nowhere that the engine could not run it."""
+def load_model(model: str, device: str, dtype: str, device_map: str | None) -> "Transformer":
+    """A denoiser where the options say."""
     from unmask.models.load import load_denoiser
 
-    net = load_denoiser(model, device=device, dtype=dtype, device_map=cast(Any, device_map))  # checked there
-    if engine is not None and len({each.device for each in net.parameters()}) > 1:
-        raise ValueError("the engine wants the model on one GPU, and it is on several; use --decoder loop")
-    return net
+    return load_denoiser(model, device=device, dtype=dtype, device_map=cast(Any, device_map))  # checked there
 
 
 def fail(message: str) -> None:

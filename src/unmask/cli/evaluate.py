@@ -101,7 +101,7 @@ def evaluate(
     group = ranks(device)
     if device_map is not None and group.size > 1:
         raise ValueError(f"--device-map wants all GPUs, and there are {group.size} processes; start one")
-    denoiser = load_model(model, group.device, dtype, device_map, engine)
+    denoiser = load_model(model, group.device, dtype, device_map)
     tasks = [load_task(name) for name in task]
     settings = _settings(model, denoiser, planner, block_length, cache, engine)
     conditions = Conditions(

@@ -67,7 +67,7 @@ def generate(
         steps_per_sync=steps_per_sync,
         device_map=device_map,
     )
-    denoiser = load_model(model, device, dtype, device_map, engine)
+    denoiser = load_model(model, device, dtype, device_map)
     if denoiser.tokenizer is None:
         raise ValueError(f"{model} has no tokenizer.json, so it cannot read text")
     if chat and not getattr(denoiser.tokenizer, "chat_template", None):

@@ -29,10 +29,10 @@ def whole_rows(
     sizes = [request.size for request in requests]
     is_packed = len(set(sizes)) > 1
     missing = _round_up(len(sizes), 16) - len(sizes) if fixed else 0
-    if is_packed and fixed:  # one more empty row takes up what is missing to a round number of tokens
-        short = _round_up(sum(sizes) + missing + 1, 64) - sum(sizes) - missing
-        sizes += [1] * missing + [short]
-        missing += 1
+    if is_packed and fixed:
+        empty = _empty_rows(sum(sizes) + missing, width)
+        sizes += [1] * missing + empty
+        missing += len(empty)
     else:
         sizes += sizes[:1] * missing
     padded_slots = [*slots, *[SPARE] * missing]
@@ -102,12 +102,23 @@ def _shape(
     )
 
 
+def _empty_rows(num_tokens: int, width: int) -> list[int]:
+    """Sizes of rows, none over `width`, that fill up to a round number; as many rows for each such number."""
+    total = _round_up(num_tokens + 1, 64)
+    while (num_rows := -(-_unit(total, 64) // (width - 1))) > total - num_tokens:
+        total = _round_up(total + 1, 64)
+    each, more = divmod(total - num_tokens, num_rows)
+    return [each + 1] * more + [each] * (num_rows - more)
+
+
 def _round_up(count: int, exact: int) -> int:
     """Counts up to `exact` as they are, larger ones by at most an eighth: few of them are left."""
-    if count <= exact:
-        return count
-    unit = max(exact // 2, 1 << (count.bit_length() - 4))
+    unit = _unit(count, exact)
     return -(-count // unit) * unit
+
+
+def _unit(count: int, exact: int) -> int:
+    return 1 if count <= exact else max(exact // 2, 1 << (count.bit_length() - 4))
 
 
 def _as_slice(slots: Sequence[int], slot_B: Tensor) -> slice | Tensor:

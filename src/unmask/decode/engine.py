@@ -82,6 +82,8 @@ class Engine:
             raise ValueError(f"the engine cannot run a {type(denoiser).__name__}; use unmask.decode")
         if settings.graphs and denoiser.device.type != "cuda":
             raise ValueError(f"graphs are CUDA graphs, and the model is on {denoiser.device}; leave them out")
+        if settings.graphs and len({weight.device for weight in denoiser.parameters()}) > 1:
+            raise ValueError("graphs stay on one GPU, and the model is on several; leave graphs out")
         self.denoiser, self.planner, self.settings = denoiser, planner, settings
         self.max_rows = settings.max_rows
         if settings.compile:

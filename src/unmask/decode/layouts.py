@@ -1,5 +1,7 @@
 """How rows lie on the canvas that the denoiser sees: beside each other, end to end, or as windows on a cache.
 
+Where the blocks of a net are on several devices, indices follow the queries.
+
 B rows, (X, T) canvas, N tokens end to end, H heads, G key heads, K width of a head, R slots, W columns,
 Q columns of a window.
 """
@@ -34,15 +36,18 @@ class Packed:
     def attend(self, layer: int, q_XHTK: Tensor, k_XHTK: Tensor, v_XHTK: Tensor) -> Tensor:
         if varlen is not None and q_XHTK.is_cuda and q_XHTK.dtype in (torch.bfloat16, torch.float16):
             q, k, v = (each[0].transpose(0, 1) for each in (q_XHTK, k_XHTK, v_XHTK))
+            bounds_B = self.bounds_B.to(q.device)
             if k.shape[1] != q.shape[1]:
                 k, v = (each.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for each in (k, v))
             widest = self.pad_BT.shape[1]
-            mixed = varlen.varlen_attn(q, k, v, self.bounds_B, self.bounds_B, widest, widest)
+            mixed = varlen.varlen_attn(q, k, v, bounds_B, bounds_B, widest, widest)
             assert isinstance(mixed, Tensor)
             return mixed.transpose(0, 1)[None]
-        q, k, v = (each[0][:, self.pad_BT].transpose(0, 1) for each in (q_XHTK, k_XHTK, v_XHTK))
-        mixed = attention(q, k, v, self.is_token_BT[:, None, None, :])  # (B, H, T, K)
-        return mixed.transpose(1, 2).flatten(0, 1)[self.place_N].transpose(0, 1)[None]
+        indices = (self.pad_BT, self.is_token_BT, self.place_N)
+        pad_BT, is_token_BT, place_N = (each.to(q_XHTK.device) for each in indices)
+        q, k, v = (each[0][:, pad_BT].transpose(0, 1) for each in (q_XHTK, k_XHTK, v_XHTK))
+        mixed = attention(q, k, v, is_token_BT[:, None, None, :])  # (B, H, T, K)
+        return mixed.transpose(1, 2).flatten(0, 1)[place_N].transpose(0, 1)[None]
 
 
 @dataclass(slots=True)
@@ -82,11 +87,14 @@ class KeyValueCache:
         if layer not in self.layers:
             shape = (self.num_slots, self.width + 1, k_XHTK.shape[1], k_XHTK.shape[3])
             self.layers[layer] = (k_XHTK.new_zeros(shape), v_XHTK.new_zeros(shape))
+        slot, column = slot.to(k_XHTK.device), column.to(k_XHTK.device)
         for kept, new in zip(self.layers[layer], (k_XHTK, v_XHTK), strict=True):
             kept.index_put_((slot, column), new.transpose(1, 2).to(kept.dtype))
 
     def read(self, layer: int, slots: slice | Tensor, width: int) -> tuple[Tensor, Tensor]:
         """(B, G, width, K) keys and values; a slice of the slots is read without a copy."""
+        if isinstance(slots, Tensor):
+            slots = slots.to(self.layers[layer][0].device)
         keys, values = (each[slots, :width].transpose(1, 2) for each in self.layers[layer])
         return keys, values
 
@@ -126,4 +134,5 @@ class Windows:
     def attend(self, layer: int, q_XHTK: Tensor, k_XHTK: Tensor, v_XHTK: Tensor) -> Tensor:
         self.cache.write(layer, self.slot_B[:, None], self.column_BQ, k_XHTK, v_XHTK)
         keys, values = self.cache.read(layer, self.slots, self.mask.shape[-1])
-        return attention(q_XHTK, keys.to(q_XHTK.dtype), values.to(q_XHTK.dtype), self.mask)
+        mask = self.mask.to(q_XHTK.device)
+        return attention(q_XHTK, keys.to(q_XHTK.dtype), values.to(q_XHTK.dtype), mask)
