@@ -11,6 +11,7 @@ import typer
 
 if TYPE_CHECKING:
     from unmask.decode.engine import EngineSettings
+    from unmask.models.transformer import Transformer
 
 
 def present_device(text: str | None) -> str | None:
