@@ -132,7 +132,7 @@ def typed(
     """The dataclass `kind` with these fields, which `path` described. "2" and true are no whole numbers.
 
     Raises:
-        ValueError: naming the first field that is missing, of another type, or not above 0 and in `positive`.
+        ValueError: naming a field that is missing, of another type, or in `positive` and out of range.
     """
     try:
         found = TypeAdapter(kind).validate_json(json.dumps(fields), strict=True)
@@ -141,8 +141,8 @@ def typed(
         raise ValueError(f"{path}: {'.'.join(map(str, first['loc']))}: {first['msg']}") from error
     for name in positive:
         value = getattr(found, name)
-        if value is not None and not value > 0:
-            raise ValueError(f"{path}: {name} is {value}, and has to be above 0")
+        if value is not None and not 0 < value < 2**31:
+            raise ValueError(f"{path}: {name} is {value}, and has to be above 0 and below 2**31")
     return found
 
 

@@ -67,6 +67,7 @@ def test_an_unknown_dtype_is_refused_before_anything_is_fetched_or_saved(dtype: 
         (DREAM, {"architectures": 3}, "architectures is 3, and has to be a list"),
         (DREAM, {"rope_theta": 0}, "rope_theta is 0.0, and has to be above 0"),
         (DREAM, {"tie_word_embeddings": "false"}, "tied: Input should be a valid boolean"),
+        (DREAM, {"hidden_size": 10**30}, "has to be above 0 and below 2**31"),
         (DREAM, {"hidden_size": None}, "is incomplete: it lacks 'hidden_size'"),
         (DREAM, {"rope_scaling": {"rope_type": "llama3", "factor": "8"}}, "it lacks 'low_freq_factor'"),
         (DREAM, {"mask_token_id": 298}, "mask_id 298 is eos_id too"),
@@ -113,6 +114,26 @@ def test_a_causal_model_without_the_size_of_its_vocabulary_is_refused(tmp_path: 
 def test_adapters_of_another_kind_are_named(tmp_path: Path) -> None:
     (tmp_path / "adapter_config.json").write_text(json.dumps({"peft_type": "IA3"}))
     assert "adapters of type 'IA3'; only LORA" in error_of(lambda: merge_adapter(tiny_net(), tmp_path))
+
+
+@pytest.mark.parametrize("key", ["eos_token_id", "pad_token_id"])
+@pytest.mark.parametrize("value", [-1, 10**30, {"a": 1}, "257"])
+def test_ids_that_are_none_are_refused_with_a_tokenizer_beside_them(
+    key: str, value: Any, tmp_path: Path
+) -> None:
+    saved(tmp_path / "causal", "llama", tokenizer=True)
+    folder = changed(tmp_path / "net", tmp_path / "causal", **{key: value})
+    assert key.removesuffix("_token_id") in error_of(lambda: unmask.from_causal(folder))
+
+
+def test_a_net_without_room_is_an_error_of_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def to_empty(*_: Any, **__: Any) -> None:
+        raise torch.OutOfMemoryError("CUDA out of memory.\nTried to allocate 14.00 GiB")
+
+    unmask.save_denoiser(tmp_path, tiny_net())
+    monkeypatch.setattr("torch.nn.Module.to_empty", to_empty)
+    message = error_of(lambda: unmask.load_denoiser(tmp_path))
+    assert "0.0 GiB of weights have no room on cpu; use bfloat16, or device_map" in message
 
 
 def with_weights(folder: Path, **tensors: torch.Tensor) -> Path:

@@ -64,6 +64,30 @@ def test_the_deterministic_decode_agrees_in_tokens_steps_and_nfe(
         assert row.nfe == EXPECTED[f"{name}_nfe"][index]
 
 
+@pytest.mark.parametrize("block_length", [8, 32])
+def test_where_a_row_decodes_otherwise_in_a_batch_two_positions_tie(
+    block_length: int, net: Transformer, rng: torch.Generator
+) -> None:
+    """Random weights say next to nothing: entropies of positions differ in the seventh digit."""
+    prompts = [torch.randint(0, 290, (size,), generator=rng).tolist() for size in (1, 19, 7, 2, 12, 19, 4, 9)]
+    planner = unmask.planner("entropy", k=1)
+    settings = {"length": 32, "block_length": block_length}
+    for prompt, batched in zip(prompts, unmask.decode(net, prompts, planner, **settings), strict=True):
+        (alone,) = unmask.decode(net, [prompt], planner, **settings)
+        differs_L = alone.unmask_step != batched.unmask_step
+        if not differs_L.any():
+            assert torch.equal(alone.tokens, batched.tokens)
+            continue
+        step = int(torch.minimum(alone.unmask_step, batched.unmask_step)[differs_L].min())
+        tokens_BT = torch.cat([alone.prompt, alone.state_at(step)])[None]
+        logits_LV = net(tokens_BT).logits[0, len(prompt) :].double()
+        logits_LV[:, MASK] = -torch.inf
+        log_prob_LV = logits_LV.log_softmax(-1)
+        entropy_L = -(log_prob_LV.exp() * log_prob_LV.clamp_min(-1e9)).sum(-1)
+        chosen = [float(entropy_L[row.unmask_step == step]) for row in (alone, batched)]
+        assert abs(chosen[0] - chosen[1]) < 1e-5
+
+
 @pytest.mark.parametrize("block_length", [16, 32])
 def test_the_likelihood_of_a_decode_agrees(
     block_length: int, net: Transformer, planner: unmask.LearnedPlanner

@@ -18,7 +18,7 @@ from unmask.families import CAUSAL
 from unmask.models.adapters import is_adapter
 from unmask.models.gguf import is_gguf, read_gguf
 from unmask.models.load import assert_padding_is_ignored, build, family_config
-from unmask.models.tokenizer import add_mask, declare, ids_of, load_tokenizer
+from unmask.models.tokenizer import add_mask, ids_of, load_tokenizer
 from unmask.models.transformer import Transformer
 
 MASK_TOKEN = "<|mask|>"
@@ -66,12 +66,10 @@ def from_causal(
     config = family_config(family, _with_ids(description, tokenizer, mask_token, folder), origin)
     rows = config.vocab_size
     config = replace(config, vocab_size=max(rows, config.mask_id + 1), shift=shift)
-    if tokenizer is not None:
-        declare(tokenizer, eos_id=config.eos_id, pad_id=config.pad_id, mask_id=config.mask_id)
     num_known = min(rows, config.mask_id) if tokenizer is None else min(rows, len(tokenizer))
     tensors = WithMask(tensors, config.mask_id, num_known)
-    net = build(config, tensors, str(origin), family.names(asdict(config)), family.others, device, dtype)
-    net.tokenizer = tokenizer
+    names = family.names(asdict(config))
+    net = build(config, tokenizer, tensors, str(origin), names, family.others, device, dtype)
     assert_padding_is_ignored(net)
     return net
 
@@ -106,7 +104,7 @@ def _with_ids(description: dict[str, Any], tokenizer: Any, mask_token: str, orig
     ids = ids_of(description, tokenizer)
     if tokenizer is not None:
         ends = description.get("eos_token_id")
-        taken = {*ids.values(), *(ends if isinstance(ends, list) else ())}
+        taken = [*ids.values(), *(ends if isinstance(ends, list) else ())]
         return description | ids | {"mask_token_id": add_mask(tokenizer, mask_token, taken)}
     if mask_token != MASK_TOKEN:
         raise ValueError(f"{origin} has no tokenizer that could have {mask_token!r}; leave mask_token out")

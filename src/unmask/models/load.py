@@ -102,10 +102,8 @@ def load_denoiser(
             description["mask_token_id"] = mask_id_of(tokenizer)
         config = family_config(family, description | ids_of(description, tokenizer), path)
         names, others = family.names(asdict(config)), family.others
-    if tokenizer is not None:
-        declare(tokenizer, eos_id=config.eos_id, pad_id=config.pad_id, mask_id=config.mask_id)
-    net = build(config, LazyTensors(folder), str(folder), names, others, device, dtype, device_map)
-    net.tokenizer = tokenizer
+    tensors = LazyTensors(folder)
+    net = build(config, tokenizer, tensors, str(folder), names, others, device, dtype, device_map)
     if adapter is not None:
         merge_adapter(net, fetch_folder(adapter, CONFIG))
     if check_padding:
@@ -153,6 +151,7 @@ def _own_config(path: Path, description: dict[str, Any]) -> TransformerConfig:
 
 def build(
     config: TransformerConfig,
+    tokenizer: Any,
     tensors: Mapping[str, Tensor],
     origin: str,
     names: Mapping[str, tuple[str, ...]] | None,
@@ -163,8 +162,10 @@ def build(
 ) -> Transformer:
     """A net in evaluation mode with the weights `tensors` (see `fill`), read one at a time to their places.
 
+    Its special tokens become those of the tokenizer, where there is one.
+
     Raises:
-        ValueError: for an unknown dtype or device map, or tensors of another net.
+        ValueError: for ids out of range, an unknown dtype or device map, no room, or tensors of another net.
     """
     for name in ("mask_id", "eos_id", "pad_id"):
         if not 0 <= getattr(config, name) < config.vocab_size:
@@ -175,21 +176,27 @@ def build(
             raise ValueError(
                 f"{origin}: mask_id {config.mask_id} is {name} too; give [MASK] an id of its own"
             )
+    if tokenizer is not None:
+        declare(tokenizer, eos_id=config.eos_id, pad_id=config.pad_id, mask_id=config.mask_id)
     with torch.device("meta"):
-        net = Transformer(config).to(known_dtype(dtype))
+        net = Transformer(config, tokenizer).to(known_dtype(dtype))
     if config.tied:
         net.head.register_parameter("weight", None)  # until `tie`: no memory for a second table
-    if device_map is None:
-        net.to_empty(device=present_device(device))
-    else:
-        block_bytes = _num_bytes(net.blocks[0])
-        home_bytes = _num_bytes(net) - config.num_layers * block_bytes
-        devices = place(device_map, config.num_layers, block_bytes, home_bytes)
-        for module, where in zip(
-            [*net.blocks, net.embed, net.norm, net.head], [*devices, *devices[:1] * 3], strict=True
-        ):
+    num_blocks, block_bytes = config.num_layers, _num_bytes(net.blocks[0])
+    devices = [present_device(device)] * num_blocks
+    if device_map is not None:
+        devices = place(device_map, num_blocks, block_bytes, _num_bytes(net) - num_blocks * block_bytes)
+    modules, home = [*net.blocks, net.embed, net.norm, net.head], devices[:1] * 3
+    try:
+        for module, where in zip(modules, [*devices, *home], strict=True):
             module.to_empty(device=where)
-        move_between(net.blocks, net.norm, devices)
+    except RuntimeError as error:
+        where_to = ", ".join(sorted({str(each) for each in devices}))
+        raise ValueError(
+            f"{origin}: {_num_bytes(net) / 2**30:.1f} GiB of weights have no room on {where_to}; "
+            "use bfloat16, or device_map auto or balanced"
+        ) from error
+    move_between(net.blocks, net.norm, devices)
     net.tie()
     fill(net, tensors, origin, names, others, config.stacked_rows(names or ()))
     return net.eval().requires_grad_(False)

@@ -2,7 +2,7 @@
 
 import json
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +68,7 @@ def ids_of(description: dict[str, Any], tokenizer: Any) -> dict[str, int | None]
     return {"eos_token_id": eos_id, "pad_token_id": eos_id if pad_id is None else pad_id}
 
 
-def add_mask(tokenizer: Any, token: str, taken: Iterable[Any]) -> int:
+def add_mask(tokenizer: Any, token: str, taken: Sequence[Any]) -> int:
     """Make `token` the mask token, new or one that is reserved, and give its id.
 
     Args:
@@ -79,9 +79,9 @@ def add_mask(tokenizer: Any, token: str, taken: Iterable[Any]) -> int:
     Raises:
         ValueError: for a token with a meaning, or one that ordinary text has.
     """
-    roles = {getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad", "unk", "sep", "cls")}
+    roles = [getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad", "unk", "sep", "cls")]
     added = {str(each): number for number, each in tokenizer.added_tokens_decoder.items()}
-    free = [name for name, number in added.items() if number not in roles | set(taken)]
+    free = [name for name, number in added.items() if number not in (*roles, *taken)]
     advice = f"use a new one, such as {MASKS[0]}" + "".join(f", or {name}" for name in free[-3:])
     if token in added and token not in free:
         raise ValueError(f"mask token {token!r} is an end, a beginning or padding already; {advice}")
