@@ -170,8 +170,8 @@ def test_quantised_weights_are_refused(dtype: torch.dtype, tmp_path: Path) -> No
 def test_a_mask_token_that_means_something_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "causal", "llama", tokenizer=True, eos_token_id=[257, 258])
     for token, says in (
-        (EOS, "is an end, a beginning or padding already; use a new one, such as <|mask|>"),
-        (RESERVED, "is an end, a beginning or padding already"),
+        (EOS, "has a meaning already; use a new one, such as <|mask|>"),
+        (RESERVED, "has a meaning already"),
         ("do", "is ordinary text"),
         ("hello", "is ordinary text"),
         ("", "is ordinary text"),
@@ -185,6 +185,10 @@ def test_a_mask_token_that_means_something_is_refused(tmp_path: Path) -> None:
     message = error_of(lambda: unmask.from_causal(tmp_path / "causal", mask_token=RESERVED))
     assert message.endswith("use a new one, such as <|mask|>, or <|free|>")
     assert unmask.from_causal(tmp_path / "causal", mask_token="<|free|>").mask_id == 259
+    tokenizer.chat_template = "<|free|>{{ messages[0]['content'] }}"
+    tokenizer.save_pretrained(tmp_path / "causal")
+    message = error_of(lambda: unmask.from_causal(tmp_path / "causal", mask_token="<|free|>"))
+    assert "mask token '<|free|>' has a meaning already" in message
     assert unmask.from_causal(tmp_path / "causal", mask_token="<|mine|>").mask_id == 260
 
 

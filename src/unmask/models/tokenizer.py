@@ -81,10 +81,11 @@ def add_mask(tokenizer: Any, token: str, taken: Sequence[Any]) -> int:
     """
     roles = [getattr(tokenizer, f"{role}_token_id") for role in ("bos", "eos", "pad", "unk", "sep", "cls")]
     added = {str(each): number for number, each in tokenizer.added_tokens_decoder.items()}
-    free = [name for name, number in added.items() if number not in (*roles, *taken)]
+    chat = str(tokenizer.chat_template)
+    free = [name for name, number in added.items() if number not in (*roles, *taken) and name not in chat]
     advice = f"use a new one, such as {MASKS[0]}" + "".join(f", or {name}" for name in free[-3:])
     if token in added and token not in free:
-        raise ValueError(f"mask token {token!r} is an end, a beginning or padding already; {advice}")
+        raise ValueError(f"mask token {token!r} has a meaning already; {advice}")
     bracketed = len(token) > 2 and token[0] + token[-1] in ("<>", "[]")
     if token not in added and (token in tokenizer.get_vocab() or not bracketed):
         raise ValueError(f"mask token {token!r} is ordinary text, which would be read as masks; {advice}")
