@@ -133,7 +133,8 @@ def test_a_net_without_room_is_an_error_of_one_line(tmp_path: Path, monkeypatch:
     unmask.save_denoiser(tmp_path, tiny_net())
     monkeypatch.setattr("torch.nn.Module.to_empty", to_empty)
     message = error_of(lambda: unmask.load_denoiser(tmp_path))
-    assert "0.0 GiB of weights have no room on cpu; use bfloat16, or device_map" in message
+    assert "0.0 GiB of weights find no room on cpu; use bfloat16, or device_map auto or balanced" in message
+    assert message.endswith("(CUDA out of memory.)")
 
 
 def with_weights(folder: Path, **tensors: torch.Tensor) -> Path:

@@ -193,8 +193,8 @@ def build(
     except RuntimeError as error:
         where_to = ", ".join(sorted({str(each) for each in devices}))
         raise ValueError(
-            f"{origin}: {_num_bytes(net) / 2**30:.1f} GiB of weights have no room on {where_to}; "
-            "use bfloat16, or device_map auto or balanced"
+            f"{origin}: {_num_bytes(net) / 2**30:.1f} GiB of weights find no room on {where_to}; "
+            f"use bfloat16, or device_map auto or balanced ({str(error).splitlines()[0]})"
         ) from error
     move_between(net.blocks, net.norm, devices)
     net.tie()
