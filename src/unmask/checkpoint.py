@@ -1,5 +1,6 @@
 """Folders of weights: found, read with clear errors, written so that a failure never costs the old ones."""
 
+import dataclasses
 import json
 import os
 import shutil
@@ -132,8 +133,12 @@ def typed(
     """The dataclass `kind` with these fields, which `path` described. "2" and true are no whole numbers.
 
     Raises:
-        ValueError: naming a field that is missing, of another type, or in `positive` and out of range.
+        ValueError: naming a field that is missing, unknown, of another type or, in `positive`, out of range.
     """
+    known = [each.name for each in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    unknown = sorted(set(fields) - set(known))
+    if unknown:
+        raise ValueError(f"{path}: unknown key {unknown[0]!r}; it takes {', '.join(known)}")
     try:
         found = TypeAdapter(kind).validate_json(json.dumps(fields), strict=True)
     except ValidationError as error:

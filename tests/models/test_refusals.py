@@ -104,6 +104,28 @@ def test_a_planner_head_is_described_as_strictly(tmp_path: Path) -> None:
         assert says in error_of(lambda folder=folder: unmask.load_planner(folder))
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "says"),
+    [
+        ("head", "mlp", "is incomplete or of another version: 'mlp'"),
+        ("head", ["dultra"], "is incomplete or of another version"),
+        ("config", ["dim"], "is incomplete or of another version"),
+        ("config", {"dim": -1}, "dim is -1, and has to be above 0"),
+        ("config", {"num_heads": True}, "num_heads: Input should be a valid integer"),
+        ("config", {"time_period": "1"}, "time_period: Input should be a valid number"),
+        ("config", {"width": 8}, "unknown key 'width'; it takes dim, num_heads, mlp_dim, time_period, bias"),
+        ("settings", {"law": "nonempty", "colour": 1}, "is incomplete or of another version"),
+    ],
+)
+def test_a_saved_planner_is_described_as_strictly(key: str, value: Any, says: str, tmp_path: Path) -> None:
+    unmask.save_planner(tmp_path, unmask.load_planner("bundled/policy"))
+    path = tmp_path / "planner.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {key: value}))
+    message = error_of(lambda: unmask.load_planner(tmp_path))
+    assert message.startswith(str(path))
+    assert says in message
+
+
 def test_a_causal_model_without_the_size_of_its_vocabulary_is_refused(tmp_path: Path) -> None:
     saved(tmp_path / "causal", "llama")
     for value, says in ((None, "it lacks 'vocab_size'"), ("300", "vocab_size: Input should be a valid")):

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +95,8 @@ def load_denoiser(
     names: Mapping[str, tuple[str, ...]] | None
     others: tuple[str, ...]
     if kind == "unmask":
-        config, names, others = _own_config(path, description), None, ()
+        del description["model_type"]
+        config, names, others = typed(TransformerConfig, description, path, POSITIVE), None, ()
     else:
         family = _family(path, kind)
         if description.get("mask_token_id") is None:
@@ -137,15 +138,6 @@ def family_config(family: Family, description: dict[str, Any], path: Path) -> Tr
         raise ValueError(f"{path} is incomplete: it lacks {error}") from error
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: {error}") from error
-    return typed(TransformerConfig, described, path, POSITIVE)
-
-
-def _own_config(path: Path, description: dict[str, Any]) -> TransformerConfig:
-    known = {field.name for field in fields(TransformerConfig)}
-    unknown = sorted(set(description) - known - {"model_type"})
-    if unknown:
-        raise ValueError(f"{path}: unknown key {unknown[0]!r}; it takes {', '.join(sorted(known))}")
-    described = {name: value for name, value in description.items() if name in known}
     return typed(TransformerConfig, described, path, POSITIVE)
 
 

@@ -130,16 +130,17 @@ def load_planner(
     folder = fetch_folder(path_or_hub_id, revision=revision)
     if not (folder / "planner.json").is_file():
         return _load_dultra(folder).to(device).eval()
-    description = read_json(folder / "planner.json")
+    path = folder / "planner.json"
+    description = read_json(path)
     if description.get("format") != "unmask-planner":
-        raise ValueError(
-            f"{folder / 'planner.json'} is no planner description: format {description.get('format')!r}"
-        )
+        raise ValueError(f"{path} is no planner description: format {description.get('format')!r}")
     try:
-        head = make_head(description["head"], **description["config"])
+        module, config = HEADS[description["head"]]
+        positive = config.__dataclass_fields__.keys() - {"bias"}
+        head = module(typed(config, {**description["config"]}, path, positive))
         learned = LearnedPlanner(head, **description["settings"])
     except (KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'planner.json'} is incomplete or of another version: {error}") from error
+        raise ValueError(f"{path} is incomplete or of another version: {error}") from error
     load_tensors(head, folder / "planner.safetensors")
     return learned.to(device).eval()
 
