@@ -11,10 +11,12 @@ import random
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 
 import torch
 from torch import Tensor
 
+HAS_TRITON = find_spec("triton") is not None
 _WORD = 0xFFFFFFFF
 _SPACING = 0x9E3779B9  # odd, so multiplying by it is one-to-one on 32-bit words
 
@@ -93,13 +95,19 @@ class RowStreams:
     def words(self, name: str, *shape: int) -> Tensor:
         """(B, *shape) 32-bit hash words in int64."""
         salt = derive(0, name) & _WORD
-        state = _mix((self.seed_B >> 32) ^ salt)
-        state = _mix(state ^ self.seed_B)
-        state = _mix(state + self.step_B * _SPACING)
-        for axis, size in enumerate(shape):
-            index = torch.arange(size, device=state.device, dtype=torch.int64)
-            if axis == 0 and self.position_BL is not None:
-                index = self.position_BL
+        axes = [torch.arange(size, device=self.seed_B.device, dtype=torch.int64) for size in shape]
+        if axes and self.position_BL is not None:
+            axes[0] = self.position_BL
+        if axes and self.seed_B.is_cuda and HAS_TRITON:
+            from unmask.rng_kernel import words
+
+            state = words(self.seed_B, self.step_B, axes[0].expand(len(self.seed_B), -1), salt)
+            axes = axes[1:]
+        else:
+            state = _mix((self.seed_B >> 32) ^ salt)
+            state = _mix(state ^ self.seed_B)
+            state = _mix(state + self.step_B * _SPACING)
+        for index in axes:
             state = _mix(state.unsqueeze(-1) + (index + 1) * _SPACING)
         return state
 

@@ -113,6 +113,19 @@ def test_captured_steps_keep_the_confidences_that_a_policy_saw() -> None:
         torch.testing.assert_close(row.confidence, other.confidence)
 
 
+@pytest.mark.parametrize("name", ["tokens", "subset"])
+@pytest.mark.parametrize("placed", [True, False])
+def test_hash_words_are_those_of_the_cpu(name: str, placed: bool) -> None:
+    rng = torch.Generator().manual_seed(0)
+    seed_B = torch.randint(-(2**62), 2**62, (5,), generator=rng)
+    position_BL = torch.randint(0, 900, (5, 1500), generator=rng) if placed else None
+    of_cpu = RowStreams(seed_B, torch.arange(5), position_BL)
+    there = None if position_BL is None else position_BL.cuda()
+    of_gpu = RowStreams(seed_B.cuda(), torch.arange(5).cuda(), there)
+    assert torch.equal(of_gpu.words(name, 1500).cpu(), of_cpu.words(name, 1500))
+    assert torch.equal(of_gpu.words(name, 1500, 3).cpu(), of_cpu.words(name, 1500, 3))
+
+
 def test_the_kernel_passes_nan_on() -> None:
     raw_BLV = torch.zeros(1, 3, 5000, device="cuda")
     raw_BLV[0, 1, 4321] = torch.nan

@@ -1,6 +1,7 @@
-"""One Triton kernel: all that a step reads off a row of logits, in one pass and without a float32 copy.
+"""A Triton kernel that reads off logits all that a step needs, in one pass and without a float32 copy.
 
-Its noise is that of `unmask.rng`, word for word. M rows of logits, V symbols.
+Its noise is that of `unmask.rng`, word for word. Where rows are few, several programs read a share of each,
+so that the whole GPU is at work. M rows of logits, V symbols.
 """
 
 import torch
@@ -9,7 +10,12 @@ import triton.language as tl
 from torch import Tensor
 from triton.language.extra import libdevice
 
+from unmask.rng_kernel import mix, spaced
+
 BLOCK = 4096
+PROGRAMS = 256
+"""About two for each multiprocessor of a large GPU."""
+NUM_PARTS = 5
 
 
 def read_rows(
@@ -26,55 +32,87 @@ def read_rows(
     tokens = torch.empty(num_rows, dtype=torch.int64, device=device)
     confidence = torch.empty(num_rows, dtype=torch.float32, device=device)
     log_prob = torch.empty_like(confidence)
-    if num_rows:
-        _read_row[(num_rows,)](
+    if not num_rows:
+        return tokens, confidence, log_prob
+    with torch.cuda.device_of(logits_MV):
+        block = min(BLOCK, triton.next_power_of_2(num_symbols))
+        blocks = triton.cdiv(num_symbols, block)
+        shares = max(1, min(blocks, PROGRAMS // num_rows))
+        share = triton.cdiv(blocks, shares) * block
+        shares = triton.cdiv(num_symbols, share)
+        parts = torch.empty(NUM_PARTS, num_rows, shares, dtype=torch.float32, device=device)
+        where = torch.empty(num_rows, shares, dtype=torch.int32, device=device)
+        temperatures = confidence if temperature_M is None else temperature_M
+        draws = temperature_M is not None
+        _read_share[(num_rows, shares)](
             logits_MV.contiguous(),
             num_symbols,
             words_M,
-            confidence if temperature_M is None else temperature_M,
+            temperatures,
+            parts,
+            where,
+            num_symbols,
+            mask_id,
+            share,
+            draws=draws,
+            block=block,
+            num_warps=8,
+        )
+        _join_shares[(num_rows,)](
+            temperatures,
+            parts,
+            where,
             tokens,
             confidence,
             log_prob,
             num_symbols,
-            mask_id,
-            draws=temperature_M is not None,
-            block=min(BLOCK, triton.next_power_of_2(num_symbols)),
-            num_warps=8,
+            shares,
+            draws=draws,
+            block=triton.next_power_of_2(shares),
+            num_warps=1,
         )
     return tokens, confidence, log_prob
 
 
 @triton.jit
-def _read_row(
+def _temperature(temperatures, row, draws: tl.constexpr):
+    """What to divide by, and 1 or 0 for whether noise is added."""
+    temperature = 1.0
+    noise_scale = 0.0
+    if draws:
+        given = tl.load(temperatures + row)
+        temperature = tl.where(given > 0, given, 1.0)
+        noise_scale = tl.where(given > 0, 1.0, 0.0)
+    return temperature, noise_scale
+
+
+@triton.jit
+def _read_share(
     logits,
     stride,
     words,
     temperatures,
-    tokens,
-    confidences,
-    log_probs,
+    parts,
+    where,
     num_symbols,
     mask_id,
+    share,
     draws: tl.constexpr,
     block: tl.constexpr,
 ):
     row = tl.program_id(0)
     start = logits + row.to(tl.int64) * stride
-    temperature = 1.0
-    noise_scale = 0.0
     word = tl.load(words + row).to(tl.uint32)
-    if draws:
-        given = tl.load(temperatures + row)
-        temperature = tl.where(given > 0, given, 1.0)
-        noise_scale = tl.where(given > 0, 1.0, 0.0)
+    temperature, noise_scale = _temperature(temperatures, row, draws)
     lane = tl.arange(0, block)
     top = tl.full((block,), -1e30, tl.float32)  # largest logit of each lane
     total = tl.zeros((block,), tl.float32)  # sum of exp(logit - top)
     tempered = tl.zeros((block,), tl.float32)  # sum of exp((logit - top) / temperature)
     best = tl.full((block,), float("-inf"), tl.float32)
-    best_at = tl.zeros((block,), tl.int32)
+    best_at = tl.zeros((block,), tl.int32) + num_symbols
     best_logit = tl.full((block,), -1e30, tl.float32)
-    for first in range(0, num_symbols, block):
+    begin = tl.program_id(1) * share
+    for first in range(begin, begin + share, block):
         column = first + lane
         allowed = (column < num_symbols) & (column != mask_id)
         logit = tl.load(start + column, mask=allowed, other=float("-inf")).to(tl.float32)
@@ -84,10 +122,7 @@ def _read_row(
         if draws:
             tempered = tempered * tl.exp((top - higher) / temperature)
             tempered += tl.exp((logit - higher) / temperature)
-            bits = word + (column + 1).to(tl.uint32) * 0x9E3779B9
-            bits = (bits ^ (bits >> 16)) * 0x7FEB352D
-            bits = (bits ^ (bits >> 15)) * 0x846CA68B
-            bits = bits ^ (bits >> 16)
+            bits = mix(word + spaced(column))
             uniform = ((bits >> 9).to(tl.float32) + 0.5) * 1.1920928955078125e-07
             gumbel = -libdevice.log(-libdevice.log(uniform))  # tl.log is too coarse near 1
             score = libdevice.div_rn(logit, temperature) + gumbel * noise_scale
@@ -97,15 +132,51 @@ def _read_row(
         best_at = tl.where(wins, column, best_at)
         best_logit = tl.where(wins, logit, best_logit)
     highest = tl.max(top, 0)
-    mass = tl.sum(total * tl.exp(top - highest), 0)
     winner = tl.max(best, 0)
     token = tl.min(tl.where(best == winner, best_at, num_symbols), 0)
+    here = parts + row * tl.num_programs(1) + tl.program_id(1)
+    step = tl.num_programs(0) * tl.num_programs(1)
+    tl.store(here, highest)
+    tl.store(here + step, tl.sum(total * tl.exp(top - highest), 0))
+    tl.store(here + 2 * step, tl.sum(tempered * tl.exp((top - highest) / temperature), 0))
+    tl.store(here + 3 * step, winner)
+    tl.store(here + 4 * step, tl.max(tl.where(best_at == token, best_logit, -1e30), 0))
+    tl.store(where + row * tl.num_programs(1) + tl.program_id(1), token)
+
+
+@triton.jit
+def _join_shares(
+    temperatures,
+    parts,
+    where,
+    tokens,
+    confidences,
+    log_probs,
+    num_symbols,
+    shares,
+    draws: tl.constexpr,
+    block: tl.constexpr,
+):
+    row = tl.program_id(0)
+    temperature, noise_scale = _temperature(temperatures, row, draws)
+    lane = tl.arange(0, block)
+    is_share = lane < shares
+    here = parts + row * shares + lane
+    step = tl.num_programs(0) * shares
+    top = tl.load(here, mask=is_share, other=-1e30)
+    total = tl.load(here + step, mask=is_share, other=0.0)
+    tempered = tl.load(here + 2 * step, mask=is_share, other=0.0)
+    best = tl.load(here + 3 * step, mask=is_share, other=float("-inf"))
+    best_logit = tl.load(here + 4 * step, mask=is_share, other=-1e30)
+    best_at = tl.load(where + row * shares + lane, mask=is_share, other=num_symbols)
+    highest = tl.max(top, 0)
+    token = tl.min(tl.where(best == tl.max(best, 0), best_at, num_symbols), 0)
+    token = tl.minimum(token, num_symbols - 1)  # where all is NaN: any, it is not used
     tl.store(tokens + row, token.to(tl.int64))
-    tl.store(confidences + row, 1.0 / mass)
+    tl.store(confidences + row, 1.0 / tl.sum(total * tl.exp(top - highest), 0))
+    log_prob = 0.0
     if draws:
-        mass_at = tl.sum(tempered * tl.exp((top - highest) / temperature), 0)
+        mass = tl.sum(tempered * tl.exp((top - highest) / temperature), 0)
         chosen = tl.max(tl.where(best_at == token, best_logit, -1e30), 0)
-        log_prob = (chosen - highest) / temperature - tl.log(mass_at)
-        tl.store(log_probs + row, log_prob * noise_scale)
-    else:
-        tl.store(log_probs + row, 0.0)
+        log_prob = ((chosen - highest) / temperature - tl.log(mass)) * noise_scale
+    tl.store(log_probs + row, log_prob)

@@ -4,7 +4,6 @@ B rows, L positions, V symbols, D hidden width.
 """
 
 from collections.abc import Callable
-from importlib.util import find_spec
 from typing import NamedTuple
 
 import torch
@@ -13,9 +12,7 @@ from torch import Tensor
 from unmask.decode.sampling import position_log_prob, sample_tokens
 from unmask.planners import features
 from unmask.planners.base import without_mask
-from unmask.rng import RowStreams
-
-HAS_TRITON = find_spec("triton") is not None
+from unmask.rng import HAS_TRITON, RowStreams
 
 
 class Reading(NamedTuple):
