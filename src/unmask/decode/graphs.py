@@ -21,6 +21,8 @@ class GraphedRunner:
         self.runner = runner
         self._seen: set[_Key] = set()
         self._graphs: dict[_Key, tuple[torch.cuda.CUDAGraph, Batch]] = {}
+        self._filled: dict[_Key, Batch] = {}
+        """What the captured tensors hold a copy of."""
         self._pool: Any = None
 
     def step(self, batch: Batch) -> None:
@@ -28,8 +30,10 @@ class GraphedRunner:
         key = (batch.shape, where)
         if key in self._graphs:
             graph, held = self._graphs[key]
-            for name, tensor in batch.tensors().items():
-                held.tensors()[name].copy_(tensor, non_blocking=True)
+            if self._filled.get(key) is not batch:
+                for name, tensor in batch.tensors().items():
+                    held.tensors()[name].copy_(tensor, non_blocking=True)
+                self._filled[key] = batch
             graph.replay()
         elif key in self._seen and len(self._graphs) < MAX_GRAPHS:
             held = batch.clone()
@@ -42,6 +46,7 @@ class GraphedRunner:
     def forget(self) -> None:
         """Drop all graphs: tensors that they write to have been replaced."""
         self._graphs.clear()
+        self._filled.clear()
         self._seen.clear()
         self._pool = None
 

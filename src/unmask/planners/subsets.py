@@ -17,10 +17,12 @@ def top(scores_BL: Tensor, open_BL: Tensor, count_B: Tensor | int) -> Tensor:
     """(B, L) bool: each row's `count` open positions of highest score; ties go to the left."""
     lowest = torch.finfo(scores_BL.dtype).min  # so that an open position at -inf still beats a closed one
     scores = scores_BL.clamp_min(lowest).masked_fill(~open_BL, -torch.inf)
+    index_L = torch.arange(scores.shape[-1], device=scores.device)
+    if isinstance(count_B, int) and count_B == 1:
+        return (index_L == scores.argmax(-1, keepdim=True)) & open_BL
     order = scores.sort(dim=-1, descending=True, stable=True).indices
     limit = count_B if isinstance(count_B, int) else count_B[:, None]
-    ranks = torch.arange(scores.shape[-1], device=scores.device).expand_as(order)
-    return torch.zeros_like(open_BL).scatter(-1, order, ranks < limit) & open_BL
+    return torch.zeros_like(open_BL).scatter(-1, order, index_L.expand_as(order) < limit) & open_BL
 
 
 @dataclass(frozen=True, slots=True)
