@@ -25,6 +25,11 @@ PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 SettingsT = TypeVar("SettingsT")
 
+TOKENIZER_FILES = (
+    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
+    *("chat_template.jinja", "vocab.json", "merges.txt"),
+)
+"""What tokenizers are read from, where it is there."""
 INDEX = "model.safetensors.index.json"
 SHARDS = "model-*-of-*.safetensors"
 

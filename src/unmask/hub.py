@@ -7,15 +7,10 @@ from typing import Any, Protocol
 
 import yaml
 
-from unmask.checkpoint import LazyTensors, read_json
+from unmask.checkpoint import INDEX, TOKENIZER_FILES, LazyTensors, read_json
 from unmask.families.llada import DULTRA_CLASS
 
-TOKENIZER = ("tokenizer.json", "vocab.json", "merges.txt")
-BESIDE = (
-    *("model.safetensors.index.json", "generation_config.json"),
-    *TOKENIZER,
-    *("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.jinja"),
-)
+BESIDE = (INDEX, "generation_config.json", *TOKENIZER_FILES)
 """What a model can have beside its description and its weights; nothing else of a folder is sent."""
 
 
@@ -147,7 +142,9 @@ def model_card(
     parts = ["---", yaml.safe_dump(kept, sort_keys=False).strip(), "---", "", f"# {repo_id.split('/')[-1]}"]
     parts += ["", _what(description, planner, base_model)]
     denoiser = repo_id if has_model else base_model or "BASE MODEL"
-    has_tokenizer = not has_model or any((folder / name).is_file() for name in TOKENIZER)
+    has_tokenizer = not has_model or any(
+        (folder / name).is_file() for name in ("tokenizer.json", "vocab.json")
+    )
     most = 32 * (description.get("max_length", 512) // 64)  # half of a row
     length = recipe.get("length") or min(256, most)
     parts += [

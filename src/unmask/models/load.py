@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.nn.functional import pad
 
 from unmask.checkpoint import (
+    TOKENIZER_FILES,
     LazyTensors,
     fetch_folder,
     files_of_model,
@@ -26,7 +27,6 @@ from unmask.models.adapters import CONFIG, base_of, is_adapter, merge_adapter
 from unmask.models.gguf import is_gguf
 from unmask.models.placement import DeviceMap, move_between, place
 from unmask.models.tokenizer import (
-    TOKENIZER_FILES,
     declare,
     ids_of,
     load_tokenizer,

@@ -10,13 +10,6 @@ MASKS = ("<|mask|>", "<|mdm_mask|>", "<[MASK]>", "[MASK]", "<mask>")
 """What published tokenizers call the mask token where they do not declare one."""
 
 
-TOKENIZER_FILES = (
-    *("tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json"),
-    *("chat_template.jinja", "vocab.json", "merges.txt"),
-)
-"""What is read, where it is there."""
-
-
 def load_tokenizer(folder: Path) -> Any:
     """The tokenizer of a folder, or None where it has none.
 
