@@ -97,8 +97,9 @@ def _download(hub_id: str, revision: str | None) -> Path:
         return found
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        name = hub_id if revision is None else f"{hub_id}@{revision}"
         raise ValueError(
-            f"{hub_id!r} is neither a folder here nor a hub id that can be fetched: {reason}"
+            f"{name!r} is neither a folder here nor a hub id that can be fetched: {reason}"
         ) from error
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
+from typing import SupportsIndex
 
 import torch
 from torch import Tensor
@@ -54,7 +55,9 @@ def row_seeds(seed: int | Sequence[int], prompts: Sequence[Sequence[int]]) -> li
 
     A prompt therefore gets the same seed alone and among others, and copies of one prompt get different ones.
     """
-    if not isinstance(seed, int):
+    if isinstance(seed, float):
+        raise ValueError(f"seed {seed} is no whole number")
+    if not isinstance(seed, SupportsIndex):
         if len(seed) != len(prompts):
             raise ValueError(f"{len(seed)} seeds for {len(prompts)} prompts; give one seed or one per prompt")
         return [derive(one) for one in seed]
@@ -64,7 +67,7 @@ def row_seeds(seed: int | Sequence[int], prompts: Sequence[Sequence[int]]) -> li
         key = tuple(int(token) for token in prompt)
         seen[key] = seen.get(key, -1) + 1
         digest = hashlib.blake2b(str(key).encode(), digest_size=16).hexdigest()
-        seeds.append(derive(seed, "row", digest, seen[key]))
+        seeds.append(derive(int(seed), "row", digest, seen[key]))
     return seeds
 
 

@@ -64,22 +64,27 @@ class Trajectory:
 
 
 def save(path: Path | str, trajectories: Sequence[Trajectory]) -> None:
-    """Write trajectories of any lengths to one safetensors file."""
+    """Write trajectories of any lengths to one safetensors file; two may share tensors."""
     tensors: dict[str, Tensor] = {}
     for index, row in enumerate(trajectories):
-        tensors[f"{index}.prompt"] = row.prompt.contiguous()
-        tensors[f"{index}.tokens"] = row.tokens.contiguous()
-        tensors[f"{index}.unmask_step"] = row.unmask_step.contiguous()
+        tensors[f"{index}.prompt"] = row.prompt
+        tensors[f"{index}.tokens"] = row.tokens
+        tensors[f"{index}.unmask_step"] = row.unmask_step
         cache = float(CACHES.index(row.cache))
         settings = [float(row.block_length), float(row.mask_id), row.temperature]
         settings += [cache, float(row.num_cached_steps)]
         tensors[f"{index}.settings"] = torch.tensor(settings, dtype=torch.float64)
         if row.planner_log_prob is not None and row.token_log_prob is not None:
-            tensors[f"{index}.planner_log_prob"] = row.planner_log_prob.contiguous()
-            tensors[f"{index}.token_log_prob"] = row.token_log_prob.contiguous()
+            tensors[f"{index}.planner_log_prob"] = row.planner_log_prob.clone(
+                memory_format=torch.contiguous_format
+            )
+            tensors[f"{index}.token_log_prob"] = row.token_log_prob.clone(
+                memory_format=torch.contiguous_format
+            )
         if row.confidence is not None:
-            tensors[f"{index}.confidence"] = row.confidence.contiguous()
-    save_file(tensors, str(path))
+            tensors[f"{index}.confidence"] = row.confidence
+    apart = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
+    save_file(apart, str(path))
 
 
 def load(path: Path | str) -> list[Trajectory]:

@@ -1,5 +1,6 @@
 """What goes wrong with a row, or with memory, costs the engine no other row."""
 
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -54,6 +55,24 @@ def test_a_row_of_which_the_model_returns_nan_costs_no_other(
             assert "NaN" in (found[number].error or "")
         else:
             assert_same(trajectory(found[number]), decode([prompt], planner, net=net)[0])
+
+
+@every_planner
+def test_a_longer_row_of_nan_costs_no_shorter_one(planner: Planner) -> None:
+    net = tiny_net()
+    with torch.no_grad():
+        net.embed.weight[7] = torch.nan
+    for order in ([0, 1], [1, 0]):
+        served, rows = engine(planner, net), [([6, 7], 2 * LENGTH), ([6, 8, 9], LENGTH)]
+        numbers = {}
+        for which in order:
+            prompt, length = rows[which]
+            numbers[which] = served.submit(prompt, length=length, block_length=LENGTH)
+        found = by_id(list(served.run()))
+        assert "NaN" in (found[numbers[0]].error or "")
+        assert_same(
+            trajectory(found[numbers[1]]), decode([rows[1][0]], planner, net=net, block_length=LENGTH)[0]
+        )
 
 
 @pytest.mark.parametrize("cache", ["prefix", "dual"])
@@ -149,6 +168,50 @@ def test_a_row_that_never_fits_leaves_the_others_their_room(monkeypatch: pytest.
     assert max(rows_seen) == 7
 
 
+def test_room_comes_back_while_rows_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
+    encode, rows_seen = NET.encode, []
+
+    def once(tokens_XT: Tensor, layout: Any) -> Tensor:
+        rows_seen.append(int((layout.positions_XT == 0).sum()))
+        if len(rows_seen) == 3:
+            raise torch.OutOfMemoryError("made up")
+        return encode(tokens_XT, layout)
+
+    monkeypatch.setattr(NET, "encode", once)
+    served, finished = engine(unmask.planner("top_k", k=4), max_rows=4), 0
+    while finished < 40:
+        while len(served._waiting) < 4:
+            served.submit([1], **SHARED)
+        finished += len(served.step())
+    assert rows_seen[:5] == [4, 4, 4, 2, 2]
+    assert rows_seen[-1] == 4
+
+
+@pytest.mark.parametrize("name", ["admit", "free"])
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), torch.OutOfMemoryError("made up")])
+def test_an_interrupt_loses_and_repeats_no_row(
+    monkeypatch: pytest.MonkeyPatch, name: str, error: BaseException
+) -> None:
+    served, left, method = engine(max_rows=2), [error], getattr(State, name)
+    numbers = [served.submit(prompt, **SHARED) for prompt in PROMPTS]
+
+    def once(*given: Any) -> Any:
+        if left:
+            raise left.pop()
+        return method(*given)
+
+    monkeypatch.setattr(State, name, once)
+    finished = []
+    while served.num_unfinished:
+        with suppress(KeyboardInterrupt):
+            finished += served.step()
+    assert not left
+    assert sorted(each.id for each in finished) == numbers
+    found = by_id(finished)
+    for number, row in zip(numbers, decode(PROMPTS, TOP_K), strict=True):
+        assert_same(trajectory(found[number]), row)
+
+
 @pytest.mark.parametrize("cache", ["none", "dual"])
 @pytest.mark.parametrize(
     "error", [torch.OutOfMemoryError("made up"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
@@ -215,5 +278,8 @@ def test_a_stream_whose_rows_another_caller_took_says_so() -> None:
     rows = served.stream(PROMPTS, **SHARED)
     next(rows)
     list(served.run())
+    served.submit([1], **SHARED)
     with pytest.raises(RuntimeError, match="another caller"):
         list(rows)
+    (finished,) = served.run()
+    assert finished.error is None

@@ -91,7 +91,7 @@ def generate(
     records = []
     for row in rows:
         text = completion_text(denoiser.tokenizer, row, denoiser.eos_id)
-        console.print(text, markup=False, highlight=False)
+        typer.echo(text)  # as it is: programs are text too
         console.print(f"NFE {row.nfe}", style="dim")
         records.append({"completion": text, "nfe": row.nfe, "unmask_step": row.unmask_step.tolist()})
     if html is not None:

@@ -6,7 +6,7 @@ cache the engine gives, token for token, what the reference loop `unmask.decode.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, SupportsIndex
 
 import torch
 
@@ -23,6 +23,10 @@ from unmask.rng import row_seeds
 from unmask.trajectory import CACHES, Trajectory
 
 __all__ = ["Engine", "EngineSettings", "Finished"]
+
+
+PATIENCE = 8
+"""Out of memory, half as many rows run together; twice as many again after this many times them finished."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,9 +57,9 @@ class EngineSettings:
             raise ValueError(f"unknown cache {self.cache!r}; use one of {', '.join(CACHES)}")
         for name in ("max_rows", "max_tokens", "refresh_every", "steps_per_sync", "max_logits"):
             value = getattr(self, name)
-            if value is not None and not isinstance(value, int):
+            if value is not None and not isinstance(value, SupportsIndex):
                 raise ValueError(f"{name} {value!r} is no whole number")
-            if value is not None and value < 1:
+            if value is not None and int(value) < 1:
                 raise ValueError(f"{name} {value} leaves nothing to do; use 1 or more")
         if self.cache == "none" and self.refresh_every is not None:
             raise ValueError("refresh_every says when a cache is filled again; name a cache, or leave it out")
@@ -89,7 +93,9 @@ class Engine:
         if settings.compile:
             denoiser.compile_blocks()
         self._room: int | None = None
-        """Rows that run together after memory ran out, until the engine is empty."""
+        """Rows that may run together after memory ran out."""
+        self._since_retreat = 0
+        """Rows finished since."""
         self._tried_alone: set[int] = set()
         self._waiting = Queue()
         self._running: dict[int, Running] = {}
@@ -125,7 +131,8 @@ class Engine:
             tokens, length, block_length, float(temperature), row_seed, stop_at_eos, record_log_probs
         )
         try:
-            self._check(request)
+            check(self.denoiser, [tokens], length, block_length, temperature)
+            self._check_size(request)
         except ValueError as error:
             self._finished.append(Finished(request.id, None, str(error)))
         else:
@@ -137,8 +144,7 @@ class Engine:
         self._next_id += 1
         return Request(self._next_id - 1, *settings)
 
-    def _check(self, request: Request) -> None:
-        check(self.denoiser, [request.prompt], request.length, request.block_length, request.temperature)
+    def _check_size(self, request: Request) -> None:
         if self.settings.max_tokens is not None and request.size > self.settings.max_tokens:
             raise ValueError(f"a row of {request.size} tokens is over max_tokens {self.settings.max_tokens}")
 
@@ -148,7 +154,7 @@ class Engine:
             running = self._running.get(number)
             if running is None:
                 return False
-            self._release([running])
+            self._release([running], [])
         self._finished.append(Finished(number, None, "cancelled"))
         return True
 
@@ -164,6 +170,8 @@ class Engine:
         record_log_probs: bool = False,
     ) -> list[Trajectory]:
         """As `unmask.decode`: the same arguments, the same results without a cache.
+
+        Beside log-likelihoods it records what a policy saw: 4 bytes for each step and completion position.
 
         Raises:
             ValueError: for what `unmask.decode` refuses.
@@ -201,13 +209,14 @@ class Engine:
             for prompt, row_seed in zip(tokens, row_seeds(seed, tokens), strict=True)
         ]
         for request in requests:
-            self._check(request)
+            self._check_size(request)
         for request in requests:
             self._waiting.put(request)
         places = {request.id: place for place, request in enumerate(requests)}
         try:
             while places:
-                if not self.num_unfinished:
+                is_ours = any(each.id in places for each in self._finished)
+                if not (self._running or self._waiting or is_ours):
                     raise RuntimeError(f"row {min(places.values())} was reported to another caller of `step`")
                 reported = self.step()
                 self._finished += [each for each in reported if each.id not in places]  # submitted by others
@@ -235,7 +244,7 @@ class Engine:
             self._admit()
             if self._running:
                 self._advance()
-        except Exception as error:
+        except BaseException as error:  # an interrupt, too, may come between two halves of a change
             unfinished = self._start_anew()
             if not _is_out_of_memory(error):
                 raise
@@ -268,8 +277,7 @@ class Engine:
             width, length, seen = self._room_for([*requests, *self._waiting.all()])
             width = -(-width // 64) * 64
             if state is None:
-                device, pad_id = self.denoiser.device, self.denoiser.pad_id
-                state = State.empty(most, width, length, device, pad_id, seen)
+                state = State.empty(most, width, length, self.denoiser.device, seen)
             else:
                 state = state.grown(most, width, length, seen)
             if settings.cache != "none" and self._cache is None:
@@ -287,11 +295,8 @@ class Engine:
     def _room_for(self, requests: Sequence[Request]) -> tuple[int, int, bool]:
         """Columns, completion positions, and whether what the planner sees is recorded."""
         sees = getattr(self.planner, "sees_only_confidence", False)
-        return (
-            max(request.size for request in requests),
-            max(request.length for request in requests),
-            sees and any(request.record_log_probs for request in requests),
-        )
+        seen = sees and any(request.record_log_probs for request in requests)
+        return max(each.size for each in requests), max(each.length for each in requests), seen
 
     def _advance(self) -> None:
         """One step of every running row: rows that must be seen whole together, windows together."""
@@ -311,10 +316,9 @@ class Engine:
             status = status_R[running.slot]
             running.advance(status, self._cache is not None, settings.refresh_every)
             if status in FAILURES:
-                self._finished.append(Finished(running.request.id, None, FAILURES[status]))
                 if self._cache is not None:
                     self._cache.clear(running.slot)
-                self._release([running])
+                self._release([running], [Finished(running.request.id, None, FAILURES[status])])
             elif status == DONE:
                 done.append(running)
         if done:
@@ -350,14 +354,19 @@ class Engine:
             [running.num_cached_steps for running in done],
         )
         pairs = zip(done, rows, strict=True)
-        self._finished += [Finished(running.request.id, row) for running, row in pairs]
-        self._release(done)
+        self._release(done, [Finished(running.request.id, row) for running, row in pairs])
+        if self._room is not None:
+            self._since_retreat += len(done)
+            if self._since_retreat >= PATIENCE * self._room:
+                self._room, self._since_retreat = 2 * self._room, 0
 
-    def _release(self, gone: Sequence[Running]) -> None:
+    def _release(self, gone: Sequence[Running], reports: Sequence[Finished]) -> None:
+        """Free the slots of rows, and then report them: once, whatever is raised on the way."""
         if self._state is not None:
             self._state.free([running.slot for running in gone])
         for running in gone:
             del self._running[running.request.id]
+        self._finished += reports
 
     def _start_anew(self) -> list[Request]:
         """Forget the device's half; rows that ran wait again.
@@ -375,7 +384,7 @@ class Engine:
         """Out of memory: half as many rows from now on. A row that fails alone twice is reported."""
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
-        self._room = max(1, len(requests) // 2)
+        self._room, self._since_retreat = max(1, len(requests) // 2), 0
         for request in requests if len(requests) == 1 else ():
             if request.id in self._tried_alone:
                 self._waiting.drop(request.id)
@@ -384,6 +393,6 @@ class Engine:
             self._tried_alone ^= {request.id}
 
 
-def _is_out_of_memory(error: Exception) -> bool:
+def _is_out_of_memory(error: BaseException) -> bool:
     """Also on a CPU, where PyTorch has no class for it."""
     return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -250,7 +250,7 @@ class Runner:
             hidden_ND = canvas.hidden_XTD.flatten(0, 1)
             fresh_BC = self._readout(hidden_ND[place_BC.clamp_max(len(hidden_ND) - 1)]).confidence()
             if self.cache is None:
-                return fresh_BC
+                return fresh_BC.masked_fill(~rows.inside_BC, 0.0)  # what stands there is another row's
             covered_BC = rows.inside_BC
         else:
             width = batch.shape.num_tokens

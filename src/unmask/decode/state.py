@@ -58,15 +58,13 @@ class State:
     stops_R: Tensor
 
     @staticmethod
-    def empty(
-        num_slots: int, width: int, length: int, device: torch.device, pad_id: int, seen: bool = False
-    ) -> "State":
+    def empty(num_slots: int, width: int, length: int, device: torch.device, seen: bool = False) -> "State":
         """All slots free, from 1 on, and the spare one."""
         slots, columns = num_slots + 1, length + 1
         floats = torch.zeros(slots, columns, device=device)
         numbers = torch.tensor([1, 0, 1, 0, 0], device=device).repeat(slots, 1)
         return State(
-            tokens_RW=torch.full((slots, width + 1), pad_id, device=device),
+            tokens_RW=torch.zeros(slots, width + 1, dtype=torch.int64, device=device),
             unmask_step_RC=torch.full((slots, columns), -1, dtype=torch.int16, device=device),
             planner_log_prob_RC=floats,
             token_log_prob_RC=floats.clone(),
@@ -83,7 +81,7 @@ class State:
         num_slots = max(num_slots, len(self.status_R) - 1)
         width, length = max(width, self.width), max(length, self.length)
         seen = seen or self.seen_RSC is not None
-        other = State.empty(num_slots, width, length, self.tokens_RW.device, 0, seen)
+        other = State.empty(num_slots, width, length, self.tokens_RW.device, seen)
         for field in fields(self):
             old, new = getattr(self, field.name), getattr(other, field.name)
             if old is not None:

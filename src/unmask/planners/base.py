@@ -105,7 +105,8 @@ class View:
     length_B: Tensor
     """int64: completion positions of the row, the first of the C."""
     confidence_BC: Callable[[], Tensor]
-    """Of every completion position; made when a planner asks."""
+    """Of every completion position; made when a planner asks. In a step on a cached window, positions outside
+    it have what was said when it was last asked for, or 0."""
     canvas: Canvas
 
     @property

@@ -57,13 +57,14 @@ class LearnedPlanner(nn.Module):
             raise ValueError(f"unknown law {self.law!r}; use one of {', '.join(LAWS)}")
         if self.mode not in ("sample", "threshold", "top_k"):
             raise ValueError(f"unknown mode {self.mode!r}; use sample, threshold or top_k")
-        if not (self.factor > 0 and self.temperature > 0):
-            raise ValueError(f"factor {self.factor} and temperature {self.temperature} must be above 0")
+        for name, value in (("factor", self.factor), ("temperature", self.temperature)):
+            if isinstance(value, bool) or not 0 < value < math.inf:
+                raise ValueError(f"{name} {value} must be a number above 0")
 
     @property
     def sees_only_confidence(self) -> bool:
         """Whether confidences, mask and step decide alone, so that they are all a replay needs."""
-        return isinstance(self.head, ConfidencePolicy)
+        return type(self.head) is ConfidencePolicy  # who derives from it may look at more
 
     def tuned(self, **settings: Any) -> "LearnedPlanner":
         """The same head (shared parameters) with other `law`, `mode`, `factor` or `temperature`."""

@@ -28,8 +28,10 @@ class Replay:
     unmask_step_BL: Tensor
     old_BS: Tensor
     """Recorded log-likelihoods of what is trained; S = L columns, zero after the row's last step."""
-    confidence_BSL: Tensor | None
-    """What the policy saw, where that was recorded and is all that counts."""
+    confidence_NL: Tensor | None
+    """What a policy saw in each pair, where that was recorded and the denoiser stays as it is."""
+    first_B: Tensor
+    """The pair of a wanted row's first step."""
     row_N: Tensor
     """The pairs, on the CPU."""
     step_N: Tensor
@@ -59,12 +61,17 @@ class Replay:
                 old_BS[index, : row.nfe] += row.token_log_prob
         pairs = [(index, step) for index, row in enumerate(rows) if wanted[index] for step in range(row.nfe)]
         pairs_N2 = torch.tensor(pairs, dtype=torch.long).reshape(-1, 2)
+        num_B = torch.tensor([row.nfe if wanted[index] else 0 for index, row in enumerate(rows)])
+        seen = [row.confidence for index, row in enumerate(rows) if wanted[index]]
+        known = [each for each in seen if each is not None]
+        is_known = bool(known) and len(known) == len(seen) and not with_tokens
         return Replay(
             tokens_BT=tokens_BT.to(device),
             attention_mask_BT=None if mask_BT is None else mask_BT.to(device),
             unmask_step_BL=torch.stack([row.unmask_step for row in rows]).to(device),
             old_BS=old_BS.to(device),
-            confidence_BSL=None if with_tokens else _confidences(rows, device),
+            confidence_NL=torch.cat(known).to(device) if is_known else None,
+            first_B=(num_B.cumsum(0) - num_B).to(device),
             row_N=pairs_N2[:, 0],
             step_N=pairs_N2[:, 1],
             block_length=rows[0].block_length,
@@ -75,7 +82,8 @@ class Replay:
 
     def micro_batches(self, max_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(row, step) index tensors on the device, at most `max_tokens` positions together."""
-        size = max(1, max_tokens // self.tokens_BT.shape[1])
+        laid = self.tokens_BT if self.confidence_NL is None else self.unmask_step_BL
+        size = max(1, max_tokens // laid.shape[1])
         device = self.tokens_BT.device
         if not len(self.row_N):
             return
@@ -88,8 +96,8 @@ class Replay:
         unmask_step_NL = self.unmask_step_BL[row_N]
         masked_NL = (unmask_step_NL < 0) | (unmask_step_NL >= step_N[:, None])
         chosen_NL = unmask_step_NL == step_N[:, None]
-        if self.confidence_BSL is not None:
-            seen_NL = self.confidence_BSL[row_N, step_N]
+        if self.confidence_NL is not None and getattr(planner, "sees_only_confidence", False):
+            seen_NL = self.confidence_NL[self.first_B[row_N] + step_N]
             view = view_of_confidence(seen_NL, masked_NL, block_length=self.block_length, step_B=step_N)
             return planner(view).log_prob(chosen_NL)
         final_NT = self.tokens_BT[row_N]
@@ -113,11 +121,3 @@ class Replay:
             return planner_N
         fixed_N = token_log_prob(view.logits_BLV, final_NT[:, -length:], chosen_NL, self.temperature)
         return planner_N + fixed_N
-
-
-def _confidences(rows: Sequence[Trajectory], device: torch.device) -> Tensor | None:
-    """(B, S, L), S being the longest row's steps; None unless every row has them."""
-    found = [row.confidence for row in rows if row.confidence is not None]
-    if len(found) < len(rows):
-        return None
-    return torch.nn.utils.rnn.pad_sequence(found, batch_first=True).to(device)
