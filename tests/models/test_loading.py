@@ -146,7 +146,7 @@ def test_offline_a_hub_id_is_the_copy_that_was_fetched_before(tmp_path: Path) ->
     assert result.returncode == 0, result.stderr
     first, second, third = result.stdout.splitlines()
     assert first == second == str(tiny_config().vocab_size)
-    assert third.startswith("0 'somebody/net' is neither a folder here nor a hub id that can be fetched")
+    assert third.startswith("0 'somebody/net@other' is neither a folder here nor a hub id that")
 
 
 def test_a_saved_tokenizer_keeps_its_special_tokens_and_chat_template(tmp_path: Path) -> None:
