@@ -89,7 +89,6 @@ class Engine:
         if settings.graphs and len({weight.device for weight in denoiser.parameters()}) > 1:
             raise ValueError("graphs stay on one GPU, and the model is on several; leave graphs out")
         self.denoiser, self.planner, self.settings = denoiser, planner, settings
-        self.max_rows = settings.max_rows
         if settings.compile:
             denoiser.compile_blocks()
         self._room: int | None = None
@@ -255,7 +254,7 @@ class Engine:
         return reported
 
     def _admit(self) -> None:
-        most = self.max_rows if self._room is None else min(self._room, self.max_rows)
+        most = min(self.settings.max_rows, self._room or self.settings.max_rows)
         budget = self.settings.max_tokens
         if budget is not None:
             budget -= sum(running.request.size for running in self._running.values())

@@ -38,12 +38,11 @@ class EngineDecode:
         Raises:
             ValueError: for a denoiser that the engine cannot run.
         """
-        held = self._engine
-        if held is None or held.denoiser is not denoiser or held.planner is not planner:
-            if not isinstance(denoiser, Transformer):
-                raise ValueError(f"the engine cannot run a {type(denoiser).__name__}; use --decoder loop")
-            self._engine = held = Engine(denoiser, planner, replace(self.settings, max_rows=batch_size))
-        held.max_rows = batch_size
+        if not isinstance(denoiser, Transformer):
+            raise ValueError(f"the engine cannot run a {type(denoiser).__name__}; use --decoder loop")
+        settings, held = replace(self.settings, max_rows=batch_size), self._engine
+        if held is None or (held.denoiser, held.planner, held.settings) != (denoiser, planner, settings):
+            self._engine = held = Engine(denoiser, planner, settings)
         return held.stream(
             prompts,
             length=length,
