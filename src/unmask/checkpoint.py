@@ -368,7 +368,7 @@ def write_folder(
     Raises:
         ValueError: where the disk is full or not writable; the files that were there are unchanged.
     """
-    folder = Path(folder).expanduser().resolve()  # "." has no name
+    folder = Path(folder).resolve()  # "." has no name
     partial = folder.with_name(f".{folder.name}.partial")
     try:
         shutil.rmtree(partial, ignore_errors=True)

@@ -21,7 +21,9 @@ from tests.models.tiny import tiny_config, tiny_net
 from unmask.checkpoint import LazyTensors, in_shards
 from unmask.layers import Padded, attention
 from unmask.models import load
+from unmask.models.export import stored_dtype
 from unmask.models.load import assert_padding_is_ignored
+from unmask.models.tokenizer import ids_of
 from unmask.models.transformer import Transformer
 
 FIXTURES = Path(__file__).parents[1] / "parity" / "fixtures"
@@ -257,3 +259,33 @@ def test_the_tokenizer_ends_texts_with_the_token_that_decoding_looks_for(tmp_pat
     loaded = unmask.load_denoiser(tmp_path)
     for name in ("eos", "pad", "mask"):
         assert getattr(loaded.tokenizer, f"{name}_token_id") == getattr(loaded, f"{name}_id")
+
+
+def test_a_home_in_a_path_is_the_same_for_saving_and_loading(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    net = tiny_net()
+    for value in (1.0, 2.0):
+        with torch.no_grad():
+            net.norm.weight.fill_(value)
+        unmask.save_denoiser("~/net", net)
+        unmask.save_planner("~/net", unmask.load_planner("bundled/policy"))
+        assert (unmask.load_denoiser("~/net").norm.weight == value).all()
+        assert unmask.load_planner("~/net").head is not None
+    assert (tmp_path / "net/model.safetensors").is_file()
+
+
+def test_padding_minus_one_is_none() -> None:
+    assert ids_of({"eos_token_id": 2, "pad_token_id": -1}, None) == {"eos_token_id": 2, "pad_token_id": 2}
+
+
+def test_tensors_that_no_net_takes_say_nothing_about_its_dtype(tmp_path: Path) -> None:
+    unmask.save_denoiser(tmp_path, tiny_net(), dtype="bfloat16")
+    tensors = load_file(tmp_path / "model.safetensors")
+    description = json.loads((tmp_path / "config.json").read_text())
+    assert stored_dtype(tmp_path) == "bfloat16"
+    (tmp_path / "config.json").write_text(json.dumps(description | {"model_type": "llama"}))
+    tensors["model.layers.0.self_attn.rotary_emb.inv_freq"] = torch.ones(2, dtype=torch.float64)
+    save_file(tensors, tmp_path / "model.safetensors")
+    assert stored_dtype(tmp_path) == "bfloat16"

@@ -139,7 +139,7 @@ def test_adapters_of_another_kind_are_named(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("key", ["eos_token_id", "pad_token_id"])
-@pytest.mark.parametrize("value", [-1, 10**30, {"a": 1}, "257"])
+@pytest.mark.parametrize("value", [-2, 10**30, {"a": 1}, "257"])
 def test_ids_that_are_none_are_refused_with_a_tokenizer_beside_them(
     key: str, value: Any, tmp_path: Path
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from unmask.checkpoint import fetch_folder, read_json, read_tensors, write_folder
+from unmask.checkpoint import read_json, read_tensors, write_folder
 from unmask.config import LoraConfig
 from unmask.models.transformer import Transformer
 from unmask.rng import seeded
@@ -34,7 +34,7 @@ def add_adapter(net: Transformer, settings: LoraConfig, base: str, seed: int) ->
             adapters: what is saved names one net, which has to be found whole.
     """
     peft = _peft()
-    if is_adapter(fetch_folder(base)):
+    if Path(base).is_dir() and is_adapter(Path(base)):
         raise ValueError(f"{base} holds adapters; merge them first: unmask convert {base} NEW_FOLDER")
     linear = {name.rpartition(".")[2] for name, each in net.named_modules() if isinstance(each, nn.Linear)}
     unknown = sorted(set(settings.targets) - linear)

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from unmask.checkpoint import LazyTensors, unstack
+from unmask.checkpoint import LazyTensors, read_description, unstack
 from unmask.device import DTYPES
-from unmask.families import FAMILIES
+from unmask.families import CAUSAL, FAMILIES
 from unmask.families.llada import DULTRA_HEAD, dultra_description
 from unmask.models.adapters import is_adapter
 from unmask.models.transformer import Transformer, TransformerConfig
@@ -69,7 +69,10 @@ def stored_dtype(folder: Path) -> str:
     if not folder.is_dir() or is_adapter(folder):
         return "float32"
     tensors = LazyTensors(folder)
-    of_net = [name for name in tensors if not any(fnmatchcase(name, each) for each in DULTRA_HEAD)]
+    kind = str(read_description(folder / "config.json").get("model_type"))
+    family = FAMILIES.get(kind) or CAUSAL.get(kind)
+    others = (*DULTRA_HEAD, *(family.others if family else ()))
+    of_net = [name for name in tensors if not any(fnmatchcase(name, each) for each in others)]
     found = {tensors.dtype(name) for name in of_net}
     if torch.float64 in found:
         raise ValueError(f"{folder} holds float64 weights; say --dtype float32 to round them")

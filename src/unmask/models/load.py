@@ -236,12 +236,13 @@ def assert_padding_is_ignored(net: Transformer) -> None:
 def save_denoiser(folder: str | Path, net: Transformer, dtype: str | None = None) -> None:
     """Write config.json, model.safetensors and the tokenizer; the old ones stay until all are whole.
 
-    Afterwards nothing of another denoiser is in the folder.
+    Afterwards no config, weights, tokenizer or generation settings of another denoiser are in the folder;
+    what else is there stays, a planner for instance.
 
     Raises:
         ValueError: for an unknown dtype, or where the folder cannot be written.
     """
-    target = known_dtype(dtype) if dtype else None
+    target, folder = known_dtype(dtype) if dtype else None, Path(folder).expanduser()
     tensors = {
         name: value.detach().to("cpu", target).contiguous()
         for name, value in net.state_dict().items()
@@ -250,5 +251,5 @@ def save_denoiser(folder: str | Path, net: Transformer, dtype: str | None = None
     texts = {"config.json": json.dumps(net.describe(), indent=2) + "\n"}
     if net.tokenizer is not None:
         texts |= tokenizer_texts(net.tokenizer)
-    old = files_of_model(Path(folder))
-    write_folder(folder, texts, {"model.safetensors": tensors}, [*old, *TOKENIZER_FILES])
+    old = [*files_of_model(folder), *TOKENIZER_FILES, "generation_config.json"]
+    write_folder(folder, texts, {"model.safetensors": tensors}, old)

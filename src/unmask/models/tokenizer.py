@@ -56,6 +56,8 @@ def ids_of(description: dict[str, Any], tokenizer: Any) -> dict[str, int | None]
     ends = eos_id if isinstance(eos_id, list) else [eos_id]
     own = None if tokenizer is None else tokenizer.eos_token_id
     eos_id = own if own in ends or ends in ([], [None]) else ends[0]
+    if pad_id == -1:  # how early Llamas say that there is none
+        pad_id = None
     if pad_id is None and tokenizer is not None:
         pad_id = tokenizer.pad_token_id
     return {"eos_token_id": eos_id, "pad_token_id": eos_id if pad_id is None else pad_id}
@@ -102,7 +104,8 @@ def tokenizer_texts(tokenizer: Any) -> dict[str, str]:
     """File name -> contents, as `load_tokenizer` and transformers read them."""
     with tempfile.TemporaryDirectory() as folder:
         tokenizer.save_pretrained(folder)
-        texts = {path.name: path.read_text(encoding="utf-8") for path in sorted(Path(folder).iterdir())}
+        files = [path for path in sorted(Path(folder).iterdir()) if path.is_file()]
+        texts = {path.name: path.read_text(encoding="utf-8") for path in files}
     settings = json.loads(texts["tokenizer_config.json"])
     for key in ("is_local", "local_files_only", "name_or_path"):
         settings.pop(key, None)

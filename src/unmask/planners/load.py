@@ -179,6 +179,5 @@ def save_planner(folder: str | Path, learned: LearnedPlanner) -> None:
         },
     }
     tensors = {name: value.detach().cpu().contiguous() for name, value in learned.head.state_dict().items()}
-    write_folder(
-        folder, {"planner.json": json.dumps(description, indent=2) + "\n"}, {"planner.safetensors": tensors}
-    )
+    texts = {"planner.json": json.dumps(description, indent=2) + "\n"}
+    write_folder(Path(folder).expanduser(), texts, {"planner.safetensors": tensors})
