@@ -245,7 +245,10 @@ def eval_command(
 
 def run_jobs(jobs: dict[str, list[Command]], given: argparse.Namespace) -> None:
     """Each job's commands one after another on a GPU of its own; output goes to OUT/logs."""
+    known = ", ".join(jobs)
     jobs = {name: commands for name, commands in jobs.items() if name.startswith(given.only)}
+    if not jobs:
+        raise SystemExit(f"--only {given.only}: no job begins so; there are {known}")
     logs = given.out / "logs"
     logs.mkdir(exist_ok=True)
     free: SimpleQueue[str] = SimpleQueue()

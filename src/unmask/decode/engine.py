@@ -258,13 +258,15 @@ class Engine:
         budget = self.settings.max_tokens
         if budget is not None:
             budget -= sum(running.request.size for running in self._running.values())
-        requests = self._waiting.take(most - len(self._running), budget)
+        requests = self._waiting.first(most - len(self._running), budget)
         if not requests:
             return
         taken = {running.slot for running in self._running.values()}
         slots = [slot for slot in range(1, most + 1) if slot not in taken][: len(requests)]
         new = [Running(request, slot) for request, slot in zip(requests, slots, strict=True)]
         self._running.update((running.request.id, running) for running in new)
+        for request in requests:  # only now: whatever interrupts this, a row is in one place at least
+            self._waiting.drop(request.id)
         self._reserve(requests, most)
         assert self._state is not None
         self._state.admit(slots, requests, self.denoiser.mask_id)

@@ -3,6 +3,7 @@
 from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 from unmask.decode.state import Request
 from unmask.trajectory import Trajectory
@@ -67,17 +68,16 @@ class Queue:
             self._requests[request.id] = request
             self._requests.move_to_end(request.id, last=False)
 
-    def take(self, num_rows: int, num_tokens: int | None) -> list[Request]:
-        """As many as these bounds allow."""
-        taken: list[Request] = []
-        while self._requests and len(taken) < num_rows:
-            size = next(iter(self._requests.values())).size
+    def first(self, num_rows: int, num_tokens: int | None) -> list[Request]:
+        """As many as these bounds allow; they stay until they are dropped."""
+        found: list[Request] = []
+        for request in islice(self._requests.values(), max(0, num_rows)):
             if num_tokens is not None:
-                if size > num_tokens:
+                if request.size > num_tokens:
                     break
-                num_tokens -= size
-            taken.append(self._requests.popitem(last=False)[1])
-        return taken
+                num_tokens -= request.size
+            found.append(request)
+        return found
 
     def drop(self, number: int) -> bool:
         """Whether it was there."""
