@@ -97,7 +97,10 @@ class Layout(Protocol):
         ...
 
     def attend(self, layer: int, q_XHTK: Tensor, k_XHTK: Tensor, v_XHTK: Tensor) -> Tensor:
-        """(X, H, T, K) mixed values; `layer` tells caches apart."""
+        """(X, H, T, K) mixed values; `layer` tells caches apart.
+
+        Queries may also be (B, H, L, K), the same number of each row: so are the values then.
+        """
         ...
 
 
@@ -199,8 +202,15 @@ class Block(nn.Module):
         self.mlp_norm = RMSNorm(config.dim, config.norm_eps)
         self.mlp = SwiGLU(config.dim, config.mlp_dim)
 
-    def forward(self, x_XTD: Tensor, by: Rotation, layout: Layout, layer: int) -> Tensor:
-        return self.after(x_XTD, layout.attend(layer, *self.before(x_XTD, by)))
+    def forward(
+        self, x_XTD: Tensor, by: Rotation, layout: Layout, layer: int, shown_BL: Tensor | None = None
+    ) -> Tensor:
+        """The whole canvas, or (B, L, D) of those of its X * T tokens that `shown_BL` names."""
+        q_XHTK, k_XHTK, v_XHTK = self.before(x_XTD, by)
+        if shown_BL is not None:  # all are seen, these see
+            x_XTD = x_XTD.flatten(0, 1)[shown_BL]
+            q_XHTK = q_XHTK.transpose(1, 2).flatten(0, 1)[shown_BL].transpose(1, 2)
+        return self.after(x_XTD, layout.attend(layer, q_XHTK, k_XHTK, v_XHTK))
 
     def before(self, x_XTD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """What goes into attention."""

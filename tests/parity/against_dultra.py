@@ -113,7 +113,8 @@ def run_ours(folder: Path, given: dict[str, torch.Tensor]) -> dict[str, torch.Te
     with torch.no_grad():
         out = net(given["tokens"])
         layout = Padded.of(None, shape, row_BT.device)
-        scores = head.scores(out.hidden, given["eligible"].bool(), given["time"], layout, row_BT)
+        everyone_BT = torch.arange(row_BT.numel()).view(shape)
+        scores = head.scores(out.hidden, given["eligible"].bool(), given["time"], layout, row_BT, everyone_BT)
     return {"logits": out.logits, "hidden": out.hidden, "scores": scores}
 
 

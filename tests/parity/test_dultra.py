@@ -47,7 +47,10 @@ def test_planner_logits_agree(planner: unmask.LearnedPlanner) -> None:
     shape = (eligible_BT.shape[0], eligible_BT.shape[1])
     row_BT = torch.arange(shape[0])[:, None].expand(shape)
     layout = Padded.of(None, shape, row_BT.device)
-    scores_BT = planner.head.scores(EXPECTED["hidden"], eligible_BT, EXPECTED["planner_t"], layout, row_BT)
+    everyone_BT = torch.arange(row_BT.numel()).view(shape)
+    scores_BT = planner.head.scores(
+        EXPECTED["hidden"], eligible_BT, EXPECTED["planner_t"], layout, row_BT, everyone_BT
+    )
     torch.testing.assert_close(scores_BT, EXPECTED["planner_logits"], rtol=0, atol=1e-4)
 
 

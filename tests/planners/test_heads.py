@@ -110,10 +110,26 @@ def test_padding_never_changes_the_scores_of_the_dultra_head(side: str, rng: tor
     mask_BT = nn.functional.pad(torch.ones(2, 7), by)
     row_BT = torch.arange(2)[:, None]
     alone, among = Padded.of(None, (2, 7), time_B.device), Padded.of(mask_BT, (2, 10), time_B.device)
-    expected_BT = head.scores(hidden_BTD, eligible_BT, time_B, alone, row_BT.expand(2, 7))
+    shown_BL = torch.tensor([[2, 4, 6], [9, 7, 13]])
+    expected_BL = head.scores(hidden_BTD, eligible_BT, time_B, alone, row_BT.expand(2, 7), shown_BL)
     padded_eligible_BT = nn.functional.pad(eligible_BT, by)
-    padded_BT = head.scores(padded_BTD, padded_eligible_BT, time_B, among, row_BT.expand(2, 10))
-    torch.testing.assert_close(padded_BT[mask_BT.bool()], expected_BT.flatten(), rtol=0, atol=1e-5)
+    padded_shown_BL = mask_BT.flatten().nonzero().flatten()[shown_BL]
+    padded_BL = head.scores(
+        padded_BTD, padded_eligible_BT, time_B, among, row_BT.expand(2, 10), padded_shown_BL
+    )
+    torch.testing.assert_close(padded_BL, expected_BL, rtol=0, atol=1e-5)
+
+
+def test_the_dultra_head_scores_a_token_whichever_others_are_shown(rng: torch.Generator) -> None:
+    head = randomised("dultra", rng)
+    assert isinstance(head, DultraHead)
+    hidden_BTD = torch.randn(2, 7, 8, generator=rng)
+    eligible_BT = torch.rand(2, 7, generator=rng) < 0.5
+    layout, row_BT = Padded.of(None, (2, 7), hidden_BTD.device), torch.arange(2)[:, None].expand(2, 7)
+    given = (hidden_BTD, eligible_BT, torch.tensor([0.25, 0.5]), layout, row_BT)
+    all_BT = head.scores(*given, torch.arange(14).view(2, 7))
+    shown_BL = torch.tensor([[6, 0], [7, 11]])
+    torch.testing.assert_close(head.scores(*given, shown_BL), all_BT.flatten()[shown_BL], rtol=0, atol=1e-5)
 
 
 def test_sampling_is_the_law_of_the_scores() -> None:

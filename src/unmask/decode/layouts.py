@@ -34,20 +34,26 @@ class Packed:
     """int64: the place of each token in the padded batch, row by row."""
 
     def attend(self, layer: int, q_XHTK: Tensor, k_XHTK: Tensor, v_XHTK: Tensor) -> Tensor:
+        of_rows = len(q_XHTK) > 1  # there are several rows, and they are one canvas
         if varlen is not None and q_XHTK.is_cuda and q_XHTK.dtype in (torch.bfloat16, torch.float16):
-            q, k, v = (each[0].transpose(0, 1) for each in (q_XHTK, k_XHTK, v_XHTK))
+            q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (q_XHTK, k_XHTK, v_XHTK))
             bounds_B = self.bounds_B.to(q.device)
             if k.shape[1] != q.shape[1]:
                 k, v = (each.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for each in (k, v))
-            widest = self.pad_BT.shape[1]
-            mixed = varlen.varlen_attn(q, k, v, bounds_B, bounds_B, widest, widest)
+            widest = most = self.pad_BT.shape[1]
+            starts_B = bounds_B
+            if of_rows:
+                most = q_XHTK.shape[2]
+                starts_B = most * torch.arange(len(bounds_B), dtype=torch.int32, device=q.device)
+            mixed = varlen.varlen_attn(q, k, v, starts_B, bounds_B, most, widest)
             assert isinstance(mixed, Tensor)
-            return mixed.transpose(0, 1)[None]
+            return mixed.unflatten(0, (q_XHTK.shape[0], -1)).transpose(1, 2)
         indices = (self.pad_BT, self.is_token_BT, self.place_N)
         pad_BT, is_token_BT, place_N = (each.to(q_XHTK.device) for each in indices)
-        q, k, v = (each[0][:, pad_BT].transpose(0, 1) for each in (q_XHTK, k_XHTK, v_XHTK))
+        k, v = (each[0][:, pad_BT].transpose(0, 1) for each in (k_XHTK, v_XHTK))
+        q = q_XHTK if of_rows else q_XHTK[0][:, pad_BT].transpose(0, 1)
         mixed = attention(q, k, v, is_token_BT[:, None, None, :])  # (B, H, T, K)
-        return mixed.transpose(1, 2).flatten(0, 1)[place_N].transpose(0, 1)[None]
+        return mixed if of_rows else mixed.transpose(1, 2).flatten(0, 1)[place_N].transpose(0, 1)[None]
 
 
 @dataclass(slots=True)

@@ -86,16 +86,22 @@ class DultraHead(nn.Module):
             )
         none_N = torch.zeros_like(canvas.row_XT).flatten()  # counts: a token may be shown twice, once closed
         eligible_XT = none_N.scatter_add(0, canvas.shown_BL.flatten(), view.open_BL.flatten().long()) > 0
+        eligible_XT = eligible_XT.view_as(canvas.row_XT)
         time_B = 1 - view.masked_BC.sum(-1) / canvas.size_B
-        scores_XT = self.scores(
-            canvas.hidden_XTD, eligible_XT.view_as(canvas.row_XT), time_B, canvas.layout, canvas.row_XT
+        return self.scores(
+            canvas.hidden_XTD, eligible_XT, time_B, canvas.layout, canvas.row_XT, canvas.shown_BL
         )
-        return scores_XT.flatten()[canvas.shown_BL]
 
     def scores(
-        self, hidden_XTD: Tensor, eligible_XT: Tensor, time_B: Tensor, layout: Layout, row_XT: Tensor
+        self,
+        hidden_XTD: Tensor,
+        eligible_XT: Tensor,
+        time_B: Tensor,
+        layout: Layout,
+        row_XT: Tensor,
+        shown_BL: Tensor,
     ) -> Tensor:
-        """(X, T) logits of unmasking. Only eligible positions tell the conditions of a row's tokens apart."""
+        """(B, L) logits of unmasking the shown tokens. Only eligible ones have a condition of their own."""
         hidden_XTD = hidden_XTD.to(self.score.weight.dtype)
         by = rotation(
             layout.positions_XT, self.config.hidden_size // self.config.num_heads, self.config.rope_theta
@@ -104,8 +110,9 @@ class DultraHead(nn.Module):
         condition_ED = (time_B1D + self.mask_embed.weight).flatten(0, 1)
         which_XT = 2 * row_XT + eligible_XT.long()
         x_XTD = self.norm_in(hidden_XTD, condition_ED, which_XT)
-        x_XTD = self.block(x_XTD, by, layout, HEAD_LAYER)
-        return self.score(self.norm_out(x_XTD, condition_ED, which_XT)).squeeze(-1)  # type: ignore[no-any-return]
+        x_BLD = self.block(x_XTD, by, layout, HEAD_LAYER, shown_BL)
+        out_BLD = self.norm_out(x_BLD, condition_ED, which_XT.flatten()[shown_BL])
+        return self.score(out_BLD).squeeze(-1)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True, slots=True)
