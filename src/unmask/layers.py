@@ -221,6 +221,11 @@ class Block(nn.Module):
         x_XTD = x_XTD + self.attention.out(mixed_XHTK.transpose(1, 2).flatten(2))
         return x_XTD + self.mlp(self.mlp_norm(x_XTD))  # type: ignore[no-any-return]
 
+    def compile_halves(self) -> None:
+        """Compile both with torch.compile; once."""
+        for name in {"before", "after"} - vars(self).keys():
+            setattr(self, name, torch.compile(getattr(self, name), dynamic=True))
+
 
 def sincos(t_B: Tensor, dim: int, max_period: float) -> Tensor:
     """(B, dim) cosines, then sines, of t at `dim / 2` frequencies from 1 down to 1 / max_period."""

@@ -3,6 +3,7 @@ import torch
 from torch import Tensor, nn
 
 import unmask
+from benchmarks.sizes import random_planner
 from tests.models.tiny import tiny_net
 from unmask.decode.engine import EngineSettings
 from unmask.eval.bench import bench, least_seconds, print_report
@@ -96,6 +97,9 @@ def test_a_twin_shares_weights_but_not_what_is_compiled() -> None:
     twin.blocks[0].before = None
     assert callable(net.blocks[0].before)
     assert [p.data_ptr() for p in twin.parameters()] == [p.data_ptr() for p in net.parameters()]
+    planner = random_planner(net, 0.5)
+    on_same_weights(planner).head.compile_blocks()
+    assert "before" not in vars(planner.head.block)
 
 
 def test_a_way_that_fails_is_reported_and_the_others_are_timed(capfd: pytest.CaptureFixture[str]) -> None:

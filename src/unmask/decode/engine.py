@@ -44,7 +44,7 @@ class EngineSettings:
     """With a cache: steps on a window after which the row is seen whole again; it always is when its block
     begins. None: only then."""
     compile: bool = False
-    """Compile the parts of the blocks between attentions with torch.compile."""
+    """Compile the parts of the blocks between attentions, a planner head's too, with torch.compile."""
     graphs: bool = False
     """Capture steps as CUDA graphs, one for each shape; steps are padded to few shapes."""
     steps_per_sync: int = 1
@@ -90,7 +90,8 @@ class Engine:
             raise ValueError("graphs stay on one GPU, and the model is on several; leave graphs out")
         self.denoiser, self.planner, self.settings = denoiser, planner, settings
         if settings.compile:
-            denoiser.compile_blocks()
+            for net in (denoiser, getattr(planner, "head", None)):
+                getattr(net, "compile_blocks", lambda: None)()
         self._room: int | None = None
         """Rows that may run together after memory ran out."""
         self._since_retreat = 0

@@ -47,7 +47,7 @@ class Packed:
                 starts_B = most * torch.arange(len(bounds_B), dtype=torch.int32, device=q.device)
             mixed = varlen.varlen_attn(q, k, v, starts_B, bounds_B, most, widest)
             assert isinstance(mixed, Tensor)
-            return mixed.unflatten(0, (q_XHTK.shape[0], -1)).transpose(1, 2)
+            return mixed.view(len(q_XHTK), -1, *mixed.shape[1:]).transpose(1, 2)
         indices = (self.pad_BT, self.is_token_BT, self.place_N)
         pad_BT, is_token_BT, place_N = (each.to(q_XHTK.device) for each in indices)
         k, v = (each[0][:, pad_BT].transpose(0, 1) for each in (k_XHTK, v_XHTK))

@@ -4,7 +4,7 @@ import copy
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
@@ -13,9 +13,10 @@ from unmask.decode.engine import Engine, EngineSettings, Finished
 from unmask.decode.loop import decode
 from unmask.eval.published import Published
 from unmask.models.base import Denoiser
-from unmask.models.transformer import Transformer
 from unmask.planners.base import Planner
 from unmask.rng import generator
+
+Net = TypeVar("Net")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +86,10 @@ def engine(job: Job, settings: EngineSettings) -> Way:
 
     def way() -> Work:
         if not made:
-            net = job.denoiser
-            if settings.compile and isinstance(net, Transformer):
-                net = on_same_weights(net)  # the other ways go on with the net as it is
-            made.append(Engine(net, job.planner, settings))  # type: ignore[arg-type]
+            net, planner = job.denoiser, job.planner
+            if settings.compile:  # the other ways go on with the nets as they are
+                net, planner = on_same_weights(net), on_same_weights(planner)
+            made.append(Engine(net, planner, settings))  # type: ignore[arg-type]
             if settings.graphs:
                 _run(made[0], job)  # a shape is captured when it comes for the second time
         return _run(made[0], job)
@@ -112,10 +113,12 @@ def _run(engine: Engine, job: Job) -> Work:
     return Work([row.nfe for row in rows], len(seconds), num_cached, tuple(seconds))
 
 
-def on_same_weights(net: Transformer) -> Transformer:
-    """A net whose blocks can be compiled and leave those of the one given as they are."""
+def on_same_weights(net: Net) -> Net:
+    """A net that can be compiled and leaves the one given as it is."""
     other = copy.copy(net)
-    other._modules = {**net._modules, "blocks": nn.ModuleList(copy.copy(block) for block in net.blocks)}
+    if isinstance(other, nn.Module):
+        parts = other._modules.items()
+        other._modules = {name: None if part is None else on_same_weights(part) for name, part in parts}
     return other
 
 

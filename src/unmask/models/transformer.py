@@ -122,11 +122,9 @@ class Transformer(nn.Module):
         return torch.where(layout.positions_XT[..., None] == 0, hidden_XTD, hidden_XTD.roll(1, dims=1))
 
     def compile_blocks(self) -> None:
-        """Compile what lies between the attentions of the blocks (torch.compile); once for all of them."""
+        """Compile what lies between the attentions of the blocks (torch.compile)."""
         for block in self.blocks:
-            if "before" not in vars(block):
-                for name in ("before", "after"):
-                    setattr(block, name, torch.compile(getattr(block, name), dynamic=True))
+            block.compile_halves()  # type: ignore[operator]
 
     def initialise(self, rng: torch.Generator) -> None:
         """Normal weights of std 0.02, residual outputs scaled by 1 / sqrt(2 layers) (GPT-2)."""

@@ -114,6 +114,12 @@ class DultraHead(nn.Module):
         out_BLD = self.norm_out(x_BLD, condition_ED, which_XT.flatten()[shown_BL])
         return self.score(out_BLD).squeeze(-1)  # type: ignore[no-any-return]
 
+    def compile_blocks(self) -> None:
+        """As that of a denoiser: compile what lies before and behind the attention."""
+        self.block.compile_halves()
+        for norm in (self.norm_in, self.norm_out):
+            norm.compile(dynamic=True)
+
 
 @dataclass(frozen=True, slots=True)
 class ConfidencePolicyConfig:
