@@ -91,6 +91,19 @@ class RowStreams:
     step_B: Tensor
     position_BL: Tensor | None = None
 
+    def each(self, length: int) -> "RowStreams":
+        """The same numbers where each of the `length` positions of each row is a row of its own."""
+        shape = (len(self.seed_B), length)
+        position_L = torch.arange(length, device=self.seed_B.device)
+        position_BL = position_L if self.position_BL is None else self.position_BL
+        seed_N, step_N = (each[:, None].expand(shape).flatten() for each in (self.seed_B, self.step_B))
+        return RowStreams(seed_N, step_N, position_BL.expand(shape).flatten()[:, None])
+
+    def part(self, where: slice) -> "RowStreams":
+        """Of a slice of the rows."""
+        position_BL = None if self.position_BL is None else self.position_BL[where]
+        return RowStreams(self.seed_B[where], self.step_B[where], position_BL)
+
     def uniform(self, name: str, *shape: int) -> Tensor:
         """(B, *shape) float32 in the open interval (0, 1)."""
         return ((self.words(name, *shape) >> 9).float() + 0.5) * 2.0**-23

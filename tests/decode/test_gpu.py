@@ -24,9 +24,11 @@ pytestmark = [
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("draws", [True, False])
-@pytest.mark.parametrize(("num_symbols", "mask_id"), [(13, 4), (5000, 4999), (126_464, 126_336)])
+@pytest.mark.parametrize(
+    ("num_symbols", "mask_id", "most"), [(13, 4, 35), (5000, 4999, 8), (126_464, 126_336, 40)]
+)
 def test_the_kernel_reads_what_pytorch_reads(
-    dtype: torch.dtype, draws: bool, num_symbols: int, mask_id: int
+    dtype: torch.dtype, draws: bool, num_symbols: int, mask_id: int, most: int
 ) -> None:
     rng = torch.Generator("cuda").manual_seed(0)
     raw_BLV = (torch.randn(5, 7, num_symbols, generator=rng, device="cuda") * 3).to(dtype)
@@ -35,7 +37,7 @@ def test_the_kernel_reads_what_pytorch_reads(
     position_BL = torch.arange(7, device="cuda").expand(5, -1) + 3
     streams = RowStreams(seed_B, seed_B % 11, position_BL)
     temperature_B = torch.tensor([0.0, 0.1, 0.5, 1.0, 1.5], device="cuda") if draws else None
-    readout = HeadReadout(lambda hidden: hidden, raw_BLV, mask_id, 7, streams, temperature_B)
+    readout = HeadReadout(lambda hidden: hidden, raw_BLV, mask_id, most, streams, temperature_B)
     logits_BLV = without_mask(raw_BLV, mask_id)
     temperature = 0.0 if temperature_B is None else temperature_B
     tokens_BL = sample_tokens(logits_BLV, temperature, streams)

@@ -99,7 +99,9 @@ def gradients_of(recipe: DenoiseRecipe) -> tuple[float, list[Tensor]]:
     def keep(parameters: Any) -> None:
         found.extend(p.grad.clone() for p in parameters if p.grad is not None)
 
-    stage.workers = SimpleNamespace(rank=0, device=ALONE.device, sum_gradients=keep, sum=ALONE.sum)
+    stage.workers = SimpleNamespace(
+        rank=0, device=ALONE.device, autocast=ALONE.autocast, sum_gradients=keep, sum=ALONE.sum
+    )
     return stage.step(0)["loss"], found
 
 

@@ -1,5 +1,7 @@
 """Steps captured as CUDA graphs: what is launched once is replayed without the host."""
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -41,7 +43,8 @@ class GraphedRunner:
             self._graphs[key][0].replay()
         else:
             self._seen.add(key)
-            self.runner.step(batch)
+            with _fresh_casts():  # as in a capture, where nothing may be compiled any more
+                self.runner.step(batch)
 
     def forget(self) -> None:
         """Drop all graphs: tensors that they write to have been replaced."""
@@ -51,12 +54,22 @@ class GraphedRunner:
         self._pool = None
 
     def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph:
-        graph, keeps_casts = torch.cuda.CUDAGraph(), torch.is_autocast_cache_enabled()
-        torch.set_autocast_cache_enabled(False)  # a replay must cast the weights as they are by then
-        try:
-            with torch.cuda.graph(graph, pool=self._pool):
-                self.runner.step(batch)
-        finally:
-            torch.set_autocast_cache_enabled(keeps_casts)
+        graph = torch.cuda.CUDAGraph()
+        with _fresh_casts(), torch.cuda.graph(graph, pool=self._pool):
+            self.runner.step(batch)
         self._pool = graph.pool()
         return graph
+
+
+@contextmanager
+def _fresh_casts() -> Iterator[None]:
+    """Autocast without its memory: a replay must cast the weights as they are by then.
+
+    torch.compile takes this for another state of the world, and compiles anew in it.
+    """
+    kept = torch.is_autocast_cache_enabled()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        yield
+    finally:
+        torch.set_autocast_cache_enabled(kept)

@@ -7,6 +7,8 @@ Q columns of a window.
 """
 
 from dataclasses import dataclass, field
+from inspect import signature
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ try:
     from torch.nn.attention import varlen
 except ImportError:  # torch before 2.10
     varlen = None  # type: ignore[assignment]
+_GROUPS: dict[str, Any] = {}  # how to say that groups of queries share keys, where it can be said
+if varlen is not None and "enable_gqa" in signature(varlen.varlen_attn).parameters:
+    _GROUPS["enable_gqa"] = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +43,14 @@ class Packed:
         if varlen is not None and q_XHTK.is_cuda and q_XHTK.dtype in (torch.bfloat16, torch.float16):
             q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (q_XHTK, k_XHTK, v_XHTK))
             bounds_B = self.bounds_B.to(q.device)
-            if k.shape[1] != q.shape[1]:
+            if k.shape[1] != q.shape[1] and not _GROUPS:
                 k, v = (each.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for each in (k, v))
             widest = most = self.pad_BT.shape[1]
             starts_B = bounds_B
             if of_rows:
                 most = q_XHTK.shape[2]
                 starts_B = most * torch.arange(len(bounds_B), dtype=torch.int32, device=q.device)
-            mixed = varlen.varlen_attn(q, k, v, starts_B, bounds_B, most, widest)
+            mixed = varlen.varlen_attn(q, k, v, starts_B, bounds_B, most, widest, **_GROUPS)
             assert isinstance(mixed, Tensor)
             return mixed.view(len(q_XHTK), -1, *mixed.shape[1:]).transpose(1, 2)
         indices = (self.pad_BT, self.is_token_BT, self.place_N)

@@ -1,9 +1,9 @@
 """What the output layer says of some positions, without holding logits that do not fit.
 
-B rows, L positions, V symbols, D hidden width.
+B rows, L positions, N = B * L, V symbols, D hidden width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -27,7 +27,7 @@ class Reading(NamedTuple):
 
 
 class HeadReadout:
-    """A `Readout` (see `unmask.planners.base`) of hidden states, made in slices of positions.
+    """A `Readout` (see `unmask.planners.base`) of hidden states, made some positions at a time.
 
     On a GPU tokens, confidences and log-likelihoods come from one kernel that reads the logits once.
 
@@ -35,7 +35,7 @@ class HeadReadout:
         head: the output layer.
         hidden_BLD: hidden states of the positions.
         mask_id: the symbol that is never read out.
-        width: positions of each row whose logits are made at a time; where all fit they are made once.
+        most: positions whose logits are made at a time; where all fit they are made once.
         streams: draw the tokens, and say which positions these are; None where none is drawn.
         temperature_B: of the rows' tokens; None takes the most likely ones.
     """
@@ -45,19 +45,20 @@ class HeadReadout:
         head: Callable[[Tensor], Tensor],
         hidden_BLD: Tensor,
         mask_id: int,
-        width: int,
+        most: int,
         streams: RowStreams | None = None,
         temperature_B: Tensor | None = None,
     ) -> None:
-        self.head, self.hidden_BLD = head, hidden_BLD
-        self.mask_id, self.width = mask_id, width
+        self.head, self.mask_id, self.most = head, mask_id, most
+        self.shape = hidden_BLD.shape[:2]
+        self.hidden_ND = hidden_BLD.flatten(0, 1)  # of one piece: slices of every row would be many products
         self.streams, self.temperature_B = streams, temperature_B
-        self._raw: Tensor | None = None
+        self._raw_NV: Tensor | None = None
         self._reading: Reading | None = None
 
     def logits(self) -> Tensor:
         """(B, L, V) float32, whatever its size."""
-        return without_mask(self._raw_logits(), self.mask_id)
+        return without_mask(self._raw(), self.mask_id).view(*self.shape, -1)
 
     def confidence(self) -> Tensor:
         return self._read().confidence
@@ -76,49 +77,67 @@ class HeadReadout:
         """(B, L) float32 of `tokens`, under the law that drew them."""
         return self._read().log_prob
 
-    def _raw_logits(self) -> Tensor:
-        if self._raw is None:
-            self._raw = self.head(self.hidden_BLD)
-        return self._raw
+    def _raw(self) -> Tensor:
+        if self._raw_NV is None:
+            self._raw_NV = self.head(self.hidden_ND)
+        return self._raw_NV
 
     def _slices(self) -> list[slice]:
-        length = self.hidden_BLD.shape[1]
-        return [slice(start, start + self.width) for start in range(0, length, self.width)]
+        return [slice(start, start + self.most) for start in range(0, len(self.hidden_ND), self.most)]
 
     def _part(self, where: slice) -> Tensor:
-        """Raw logits of a slice of the positions."""
-        if self._raw is not None or self.hidden_BLD.shape[1] <= self.width:
-            return self._raw_logits()[:, where]
-        return self.head(self.hidden_BLD[:, where])
+        """(n, V) raw logits of a slice of the positions."""
+        if self._raw_NV is not None or len(self.hidden_ND) <= self.most:
+            return self._raw()[where]
+        return self.head(self.hidden_ND[where])
 
     def _each(self, function: Callable[[Tensor], Tensor]) -> Tensor:
         parts = [function(without_mask(self._part(where), self.mask_id)) for where in self._slices()]
-        return parts[0] if len(parts) == 1 else torch.cat(parts, dim=1)
+        return self._join(parts)
+
+    def _join(self, parts: Sequence[Tensor]) -> Tensor:
+        return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).view(self.shape)
 
     def _read(self) -> Reading:
         if self._reading is None:
-            parts = [self._read_part(self._part(where), where) for where in self._slices()]
-            joined = (torch.cat(each, dim=1) for each in zip(*parts, strict=True))
-            self._reading = parts[0] if len(parts) == 1 else Reading(*joined)
+            draw = _Draw.of(self.streams, self.temperature_B, self.shape)
+            parts = [
+                self._read_part(self._part(where), draw and draw.part(where)) for where in self._slices()
+            ]
+            self._reading = Reading(*(self._join(each) for each in zip(*parts, strict=True)))
         return self._reading
 
-    def _read_part(self, raw_BLV: Tensor, where: slice) -> Reading:
-        shape, streams, temperature_B = raw_BLV.shape[:2], self.streams, self.temperature_B
-        if streams is not None and streams.position_BL is not None:
-            streams = RowStreams(streams.seed_B, streams.step_B, streams.position_BL[:, where])
-        if raw_BLV.is_cuda and HAS_TRITON:
+    def _read_part(self, raw_NV: Tensor, draw: "_Draw | None") -> Reading:
+        """Of each position alone: all are (n,)."""
+        if raw_NV.is_cuda and HAS_TRITON:
             from unmask.decode.kernels import read_rows
 
-            words_M, temperature_M = torch.zeros(shape, dtype=torch.int64, device=raw_BLV.device), None
-            if streams is not None and temperature_B is not None:
-                words_M = streams.words("tokens", shape[1])
-                temperature_M = temperature_B[:, None].expand(shape).flatten()
-            found = read_rows(raw_BLV.flatten(0, 1), self.mask_id, words_M.flatten(), temperature_M)
-            return Reading(*(each.view(shape) for each in found))
-        logits_BLV = without_mask(raw_BLV, self.mask_id)
-        confidence_BL = features.confidence(logits_BLV)
+            if draw is None:
+                nothing_N = torch.zeros(len(raw_NV), dtype=torch.int64, device=raw_NV.device)
+                return Reading(*read_rows(raw_NV, self.mask_id, nothing_N, None))
+            words_N = draw.streams.words("tokens", 1).flatten()
+            return Reading(*read_rows(raw_NV, self.mask_id, words_N, draw.temperature_N))
+        logits_NV = without_mask(raw_NV, self.mask_id)
+        confidence_N = features.confidence(logits_NV)
+        if draw is None:
+            return Reading(logits_NV.argmax(-1), confidence_N, torch.zeros_like(confidence_N))
+        logits_N1V = logits_NV[:, None]
+        tokens_N1 = sample_tokens(logits_N1V, draw.temperature_N, draw.streams)
+        log_prob_N1 = position_log_prob(logits_N1V, tokens_N1, draw.temperature_N)
+        return Reading(tokens_N1.flatten(), confidence_N, log_prob_N1.flatten())
+
+
+class _Draw(NamedTuple):
+    """How the tokens of N positions are drawn, each as if it were a row."""
+
+    streams: RowStreams
+    temperature_N: Tensor
+
+    @staticmethod
+    def of(streams: RowStreams | None, temperature_B: Tensor | None, shape: Sequence[int]) -> "_Draw | None":
         if streams is None or temperature_B is None:
-            return Reading(logits_BLV.argmax(-1), confidence_BL, torch.zeros_like(confidence_BL))
-        tokens_BL = sample_tokens(logits_BLV, temperature_B, streams)
-        log_prob_BL = position_log_prob(logits_BLV, tokens_BL, temperature_B)
-        return Reading(tokens_BL, confidence_BL, log_prob_BL)
+            return None
+        return _Draw(streams.each(shape[1]), temperature_B[:, None].expand(*shape).flatten())
+
+    def part(self, where: slice) -> "_Draw":
+        return _Draw(self.streams.part(where), self.temperature_N[where])

@@ -237,9 +237,9 @@ class Runner:
     def _readout(
         self, hidden_BLD: Tensor, streams: RowStreams | None = None, temperature_B: Tensor | None = None
     ) -> HeadReadout:
-        width = max(1, self.max_logits // (hidden_BLD.shape[0] * self.denoiser.vocab_size))
+        most = max(1, self.max_logits // self.denoiser.vocab_size)
         head, mask_id = self.denoiser.head, self.denoiser.mask_id
-        return HeadReadout(head, hidden_BLD, mask_id, width, streams, temperature_B)
+        return HeadReadout(head, hidden_BLD, mask_id, most, streams, temperature_B)
 
     def _confidence(self, batch: Batch, rows: _Rows, canvas: Canvas, start_B: Tensor) -> Tensor:
         """(B, C); under a cache, positions outside the window keep what the last whole step said."""

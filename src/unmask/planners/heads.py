@@ -35,6 +35,11 @@ class AdaNorm(nn.Module):
         return normed * (1 + scale_ED[which_XT]) + shift_ED[which_XT]  # type: ignore[no-any-return]
 
 
+def _without_autocast(like: Tensor) -> torch.autocast:
+    """For what decides: logits that are rounded to half precision would change its laws."""
+    return torch.autocast(like.device.type, enabled=False)
+
+
 def _time_mlp(inputs: int, dim: int) -> nn.Sequential:
     return nn.Sequential(nn.Linear(inputs, dim), nn.SiLU(), nn.Linear(dim, dim))
 
@@ -102,17 +107,19 @@ class DultraHead(nn.Module):
         shown_BL: Tensor,
     ) -> Tensor:
         """(B, L) logits of unmasking the shown tokens. Only eligible ones have a condition of their own."""
-        hidden_XTD = hidden_XTD.to(self.score.weight.dtype)
+        dtype = self.score.weight.dtype
         by = rotation(
             layout.positions_XT, self.config.hidden_size // self.config.num_heads, self.config.rope_theta
         )
-        time_B1D = self.time(sincos(time_B, 256, 10_000.0).to(hidden_XTD.dtype))[:, None]
-        condition_ED = (time_B1D + self.mask_embed.weight).flatten(0, 1)
-        which_XT = 2 * row_XT + eligible_XT.long()
-        x_XTD = self.norm_in(hidden_XTD, condition_ED, which_XT)
-        x_BLD = self.block(x_XTD, by, layout, HEAD_LAYER, shown_BL)
-        out_BLD = self.norm_out(x_BLD, condition_ED, which_XT.flatten()[shown_BL])
-        return self.score(out_BLD).squeeze(-1)  # type: ignore[no-any-return]
+        with _without_autocast(hidden_XTD):
+            time_B1D = self.time(sincos(time_B, 256, 10_000.0).to(dtype))[:, None]
+            condition_ED = (time_B1D + self.mask_embed.weight).flatten(0, 1)
+            which_XT = 2 * row_XT + eligible_XT.long()
+            x_XTD = self.norm_in(hidden_XTD.to(dtype), condition_ED, which_XT)
+        x_BLD = self.block(x_XTD, by, layout, HEAD_LAYER, shown_BL)  # nearly all of the work
+        with _without_autocast(hidden_XTD):
+            out_BLD = self.norm_out(x_BLD.to(dtype), condition_ED, which_XT.flatten()[shown_BL])
+            return self.score(out_BLD).squeeze(-1)  # type: ignore[no-any-return]
 
     def compile_blocks(self) -> None:
         """As that of a denoiser: compile what lies before and behind the attention."""
@@ -162,9 +169,10 @@ class ConfidencePolicy(nn.Module):
         nn.init.constant_(self.score.bias, config.bias)
 
     def forward(self, view: View) -> Tensor:
-        confidence_BC = view.confidence_BC().to(self.score.weight.dtype)
+        confidence_BC = view.confidence_BC().to(self.score.weight.dtype)  # of the denoiser: under autocast
         time_B = view.step_B / view.length_B
-        scores_BC = self.scores(confidence_BC, view.masked_BC, time_B, view.length_B)
+        with _without_autocast(confidence_BC):
+            scores_BC = self.scores(confidence_BC, view.masked_BC, time_B, view.length_B)
         return scores_BC.gather(1, view.position_BL)
 
     def scores(
@@ -205,4 +213,5 @@ class LinearHead(nn.Module):
 
     def forward(self, view: View) -> Tensor:
         hidden_BLD = view.canvas.hidden_at_shown().to(self.score.weight.dtype)
-        return self.score(hidden_BLD).squeeze(-1)  # type: ignore[no-any-return]
+        with _without_autocast(hidden_BLD):
+            return self.score(hidden_BLD).squeeze(-1)  # type: ignore[no-any-return]

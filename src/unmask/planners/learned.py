@@ -77,8 +77,7 @@ class LearnedPlanner(nn.Module):
         return other
 
     def forward(self, view: View) -> Subset:
-        with torch.autocast(view.open_BL.device.type, enabled=False):
-            logits_BL = self.head(view).float() / self.temperature
+        logits_BL = self.head(view).float() / self.temperature
         if self.mode == "sample":
             return LAWS[self.law](_scaled(logits_BL, self.factor), view.open_BL)
         probability_BL = (logits_BL.sigmoid() * self.factor).clamp_max(1) * view.open_BL

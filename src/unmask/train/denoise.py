@@ -140,7 +140,7 @@ class DenoiseStage:
         with seeded(device, recipe.seed, "dropout", index, self.workers.rank):
             for start in range(0, num, size):
                 batch = self.noise(examples.part(start, start + size))
-                with torch.autocast(device.type, torch.bfloat16, enabled=recipe.precision == "bf16"):
+                with self.workers.autocast(recipe.precision):
                     part = denoising_loss(self.net, batch, self.ahead(index)) / recipe.batch_size
                 part.backward()
                 loss += part.detach()

@@ -124,7 +124,7 @@ class Learner:
         repeated = [prompt for prompt in prompts for _ in range(recipe.group_size)]
         first = recipe.prompts * self.workers.rank // self.workers.size * recipe.group_size  # as in `share`
         seeds = [derive(recipe.seed, "rollout", index, first + row) for row in range(len(repeated))]
-        with self._autocast():
+        with self.workers.autocast(recipe.precision):
             settings: dict[str, Any] = {
                 "length": recipe.length,
                 "block_length": recipe.block_lengths[index % len(recipe.block_lengths)],
@@ -149,7 +149,7 @@ class Learner:
         advantage_B = torch.tensor(advantage, device=device)
         drift, clipped = torch.zeros((), device=device), torch.zeros((), device=device)
         for row_N, step_N in replay.micro_batches(recipe.micro_batch_tokens):
-            with self._autocast():
+            with self.workers.autocast(recipe.precision):
                 new_N = replay.log_prob(self.denoiser, self.planner, row_N, step_N)
             old_N = replay.old_BS[row_N, step_N]
             loss_N = grpo_loss(new_N, old_N, advantage_B[row_N], recipe.clip_low, recipe.clip_high)
@@ -180,7 +180,3 @@ class Learner:
         counts = {name: total["rows" + "".join(name.partition("/")[1:])] for name in total}
         means = {name: value / counts[name] for name, value in total.items() if counts[name]}
         return {name: mean for name, mean in means.items() if not name.startswith("rows")}
-
-    def _autocast(self) -> torch.autocast:
-        device = self.workers.device.type
-        return torch.autocast(device, torch.bfloat16, enabled=self.recipe.precision == "bf16")

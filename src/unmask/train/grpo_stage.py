@@ -16,7 +16,7 @@ from unmask.train.grpo import Learner
 from unmask.train.loop import Metrics
 from unmask.train.optim import adamw, clip_and_step, set_learning_rate
 from unmask.train.parallel import Workers
-from unmask.train.planner_init import new_planner
+from unmask.train.planner_init import frozen_denoiser, new_planner
 from unmask.trajectory import Trajectory
 
 
@@ -25,7 +25,10 @@ class GrpoStage:
 
     def __init__(self, recipe: GrpoRecipe, workers: Workers) -> None:
         self.recipe, self.workers, self.total = recipe, workers, recipe.updates
-        self.denoiser = load_denoiser(recipe.denoiser, device=workers.device)
+        if recipe.train_denoiser:
+            self.denoiser = load_denoiser(recipe.denoiser, device=workers.device)
+        else:
+            self.denoiser = frozen_denoiser(recipe, workers)
         if self.denoiser.tokenizer is None:
             raise ValueError(f"{recipe.denoiser} has no tokenizer.json, so the tasks cannot be read")
         self.planner = new_planner(recipe.head, self.denoiser, recipe.seed).to(workers.device)

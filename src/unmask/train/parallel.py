@@ -32,6 +32,10 @@ class Workers:
         bounds = [len(items) * rank // self.size for rank in (self.rank, self.rank + 1)]
         return items[bounds[0] : bounds[1]]
 
+    def autocast(self, precision: str) -> torch.autocast:
+        """Products in bfloat16 where `precision` is bf16; weights and their gradients stay as they are."""
+        return torch.autocast(self.device.type, torch.bfloat16, enabled=precision == "bf16")
+
     def sum_gradients(self, parameters: Iterable[nn.Parameter]) -> None:
         """Add up the gradients of all processes, in one message; one that nobody has stays None."""
         if self.size == 1:

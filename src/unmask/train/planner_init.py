@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from unmask.config import HeadConfig, InitRecipe
+from unmask.config import GrpoRecipe, HeadConfig, InitRecipe
 from unmask.models.load import load_denoiser
 from unmask.models.transformer import Transformer
 from unmask.planners.base import View, make_view
@@ -87,12 +87,18 @@ def imitation_loss(logits_BL: Tensor, target_BL: Tensor, open_BL: Tensor, weight
     return (nats_BL * open_BL).sum()
 
 
+def frozen_denoiser(recipe: InitRecipe | GrpoRecipe, workers: Workers) -> Transformer:
+    """One that only a planner learns on: with bf16, it is held as it will be served."""
+    dtype = "bfloat16" if recipe.precision == "bf16" else "float32"
+    return load_denoiser(recipe.denoiser, device=workers.device, dtype=dtype)
+
+
 class InitStage:
     """A `Stage` (see `unmask.train.loop`)."""
 
     def __init__(self, recipe: InitRecipe, workers: Workers) -> None:
         self.recipe, self.workers, self.total = recipe, workers, recipe.steps
-        self.denoiser = load_denoiser(recipe.denoiser, device=workers.device)
+        self.denoiser = frozen_denoiser(recipe, workers)
         if self.denoiser.tokenizer is None:
             raise ValueError(f"{recipe.denoiser} has no tokenizer.json, so the tasks cannot be read")
         self.planner = new_planner(recipe.head, self.denoiser, recipe.seed).to(workers.device)
@@ -107,7 +113,8 @@ class InitStage:
         examples = Examples(*(part.to(device, non_blocking=True) for part in next(self.stream)))
         view = self._view(examples)
         target_BL = factor_rule(confidence(view.logits_BLV), view.open_BL, recipe.factor)
-        logits_BL = self.planner.head(view)
+        with self.workers.autocast(self.recipe.precision):
+            logits_BL = self.planner.head(view)
         num_open, num_positive = float(view.open_BL.sum()), float((target_BL & view.open_BL).sum())
         counts = self.workers.sum({"open": num_open, "positive": num_positive})
         weight = positive_weight(counts["positive"], counts["open"]) if recipe.class_weight else 1.0
@@ -122,12 +129,12 @@ class InitStage:
 
     @torch.no_grad()
     def _view(self, examples: Examples) -> View:
-        length, device = self.recipe.length, self.workers.device
+        length = self.recipe.length
         streams = noise_streams(self.recipe.seed, "init", examples.index_B)
         masked_BL, open_BL = noised_windows(streams, length, min(self.recipe.min_block, length))
         completion_BL = torch.where(masked_BL, self.denoiser.mask_id, examples.tokens_BT[:, -length:])
         tokens_BT = torch.cat([examples.tokens_BT[:, :-length], completion_BL], dim=-1)
-        with torch.autocast(device.type, torch.bfloat16, enabled=self.recipe.precision == "bf16"):
+        with self.workers.autocast(self.recipe.precision):
             logits_BTV, hidden_BTD = self.denoiser(tokens_BT, examples.attention_mask_BT)
         num_fixed_B = length - masked_BL.sum(-1)
         step_B = (num_fixed_B * streams.uniform("step")).long()  # any count of steps that fits the state
