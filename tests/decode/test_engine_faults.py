@@ -129,11 +129,11 @@ def test_out_of_memory_makes_batches_smaller_and_loses_no_row(monkeypatch: pytes
     served, wanted = engine(max_rows=4), decode(PROMPTS, TOP_K)
     encode, most, rows_seen = NET.encode, 2, []
 
-    def scarce(tokens_XT: Tensor, layout: Any) -> Tensor:
+    def scarce(tokens_XT: Tensor, layout: Any, *shown: Tensor) -> Tensor:
         if layout.positions_XT.numel() > most * (LENGTH + 9):
             raise torch.OutOfMemoryError("made up")
         rows_seen.append(int((layout.positions_XT == 0).sum()))
-        return encode(tokens_XT, layout)
+        return encode(tokens_XT, layout, *shown)
 
     monkeypatch.setattr(NET, "encode", scarce)
     for row, other in zip(served.decode(PROMPTS, **SHARED), wanted, strict=True):
@@ -152,11 +152,11 @@ def test_out_of_memory_makes_batches_smaller_and_loses_no_row(monkeypatch: pytes
 def test_a_row_that_never_fits_leaves_the_others_their_room(monkeypatch: pytest.MonkeyPatch) -> None:
     encode, rows_seen = NET.encode, []
 
-    def scarce(tokens_XT: Tensor, layout: Any) -> Tensor:
+    def scarce(tokens_XT: Tensor, layout: Any, *shown: Tensor) -> Tensor:
         if int(layout.positions_XT.max()) >= 30:
             raise torch.OutOfMemoryError("made up")
         rows_seen.append(int((layout.positions_XT == 0).sum()))
-        return encode(tokens_XT, layout)
+        return encode(tokens_XT, layout, *shown)
 
     monkeypatch.setattr(NET, "encode", scarce)
     served = engine(max_rows=8)
@@ -171,11 +171,11 @@ def test_a_row_that_never_fits_leaves_the_others_their_room(monkeypatch: pytest.
 def test_room_comes_back_while_rows_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
     encode, rows_seen = NET.encode, []
 
-    def once(tokens_XT: Tensor, layout: Any) -> Tensor:
+    def once(tokens_XT: Tensor, layout: Any, *shown: Tensor) -> Tensor:
         rows_seen.append(int((layout.positions_XT == 0).sum()))
         if len(rows_seen) == 3:
             raise torch.OutOfMemoryError("made up")
-        return encode(tokens_XT, layout)
+        return encode(tokens_XT, layout, *shown)
 
     monkeypatch.setattr(NET, "encode", once)
     served, finished = engine(unmask.planner("top_k", k=4), max_rows=4), 0

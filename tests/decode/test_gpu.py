@@ -133,3 +133,14 @@ def test_the_kernel_passes_nan_on() -> None:
     raw_BLV[0, 1, 4321] = torch.nan
     readout = HeadReadout(lambda hidden: hidden, raw_BLV, 4, 3)
     assert readout.confidence().isnan().tolist() == [[False, True, False]]
+
+
+def test_what_was_compiled_at_another_size_can_be_captured() -> None:
+    """A capture must not compile; that autocast keeps no casts in it is another state to torch.compile."""
+    net, planner = tiny_net(dim=64).cuda().bfloat16(), unmask.planner("top_k", k=2)
+    wanted = Engine(net, planner, EngineSettings(max_rows=32, compile=True)).decode(PROMPTS * 4, **SHARED)
+    captured = Engine(net, planner, EngineSettings(max_rows=32, compile=True, graphs=True))
+    for _ in range(2):
+        rows = captured.decode(PROMPTS * 4, **SHARED)
+    same = sum(torch.equal(row.tokens, other.tokens) for row, other in zip(rows, wanted, strict=True))
+    assert same >= 0.9 * len(wanted)

@@ -18,7 +18,7 @@ from unmask.decode.rows import Finished, Queue, Running
 from unmask.decode.runner import Batch, Runner
 from unmask.decode.state import DONE, FAILURES, Request, State
 from unmask.models.transformer import Transformer
-from unmask.planners.base import Planner
+from unmask.planners.base import Planner, sight_of
 from unmask.rng import row_seeds
 from unmask.trajectory import CACHES, Trajectory
 
@@ -296,7 +296,7 @@ class Engine:
 
     def _room_for(self, requests: Sequence[Request]) -> tuple[int, int, bool]:
         """Columns, completion positions, and whether what the planner sees is recorded."""
-        sees = getattr(self.planner, "sees_only_confidence", False)
+        sees = sight_of(self.planner) == "confidence"
         seen = sees and any(request.record_log_probs for request in requests)
         return max(each.size for each in requests), max(each.length for each in requests), seen
 

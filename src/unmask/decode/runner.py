@@ -17,7 +17,7 @@ from unmask.decode.readout import HeadReadout
 from unmask.decode.state import DONE, NAN, NOTHING, State
 from unmask.layers import Layout, Padded
 from unmask.models.transformer import Transformer
-from unmask.planners.base import Canvas, Planner, Subset, View
+from unmask.planners.base import Canvas, Planner, Subset, View, canvas_of, sight_of
 from unmask.rng import RowStreams
 
 
@@ -109,6 +109,7 @@ class Runner:
     ) -> None:
         self.denoiser, self.planner, self.state, self.cache = denoiser, planner, state, cache
         self.max_logits = max_logits
+        self.sight = sight_of(planner)
         self.lookback = int(getattr(denoiser.config, "shift", False))
 
     @torch.no_grad()
@@ -120,21 +121,26 @@ class Runner:
         masked_BC = (completion_BC == self.denoiser.mask_id) & rows.inside_BC
         first_B = masked_BC.byte().argmax(-1)
         start_B = first_B // rows.block_B * rows.block_B
-        index_L = torch.arange(shape.shown, device=slot_B.device)
-        raw_BL = start_B[:, None] + index_L
-        within_BL = (index_L < rows.block_B[:, None]) & (raw_BL < rows.length_B[:, None])
+        shows_all = self.sight == "confidence" and not shape.is_window  # it asks for all: they are read once
+        index_L = torch.arange(shape.length if shows_all else shape.shown, device=slot_B.device)
+        raw_BL = index_L.expand(len(slot_B), -1) if shows_all else start_B[:, None] + index_L
+        end_B = torch.minimum(start_B + rows.block_B, rows.length_B)
+        within_BL = (raw_BL >= start_B[:, None]) & (raw_BL < end_B[:, None])
         position_BL = torch.minimum(raw_BL, rows.length_B[:, None] - 1).clamp_min(0)
         canvas = self._canvas(batch, rows, start_B, position_BL)
         streams = RowStreams(rows.seed_B, rows.step_B, position_BL)
         temperature_B = state.temperature_R[slot_B] if shape.draws else None
+        readout = self._readout(canvas.hidden_at_shown(), streams, temperature_B)
         view = View(
-            readout=self._readout(canvas.hidden_at_shown(), streams, temperature_B),
+            readout=readout,
             open_BL=masked_BC.gather(1, position_BL) & within_BL,
             position_BL=position_BL,
             step_B=rows.step_B,
             masked_BC=masked_BC,
             length_B=rows.length_B.clamp_min(1),
-            confidence_BC=functools.cache(lambda: self._confidence(batch, rows, canvas, start_B)),
+            confidence_BC=functools.cache(
+                lambda: self._confidence(batch, rows, canvas, start_B, readout if shows_all else None)
+            ),
             canvas=canvas,
         )
         self._unmask(batch, rows, view, streams)
@@ -195,15 +201,14 @@ class Runner:
         layout: Layout = _whole_rows(batch)
         if self.cache is not None:
             layout = Recording(layout, self.cache, batch.slot_XT, batch.column_XT)
-        hidden_XTD = self.denoiser.encode(self.state.tokens_RW[batch.slot_XT, batch.column_XT], layout)
+        tokens_XT = self.state.tokens_RW[batch.slot_XT, batch.column_XT]
         shown_BL = (batch.start_B + rows.prompt_B)[:, None] + position_BL
-        return Canvas(
-            hidden_XTD=hidden_XTD,
-            layout=layout,
-            row_XT=batch.row_XT,
-            shown_BL=shown_BL.clamp_max(batch.row_XT.numel() - 1),  # an empty row at the end has none
-            size_B=rows.prompt_B + rows.length_B,
-        )
+        shown_BL = shown_BL.clamp_max(batch.row_XT.numel() - 1)  # an empty row at the end has none
+        size_B = rows.prompt_B + rows.length_B
+        if self.sight != "row":
+            return canvas_of(self.denoiser.encode(tokens_XT, layout, shown_BL), size_B)
+        hidden_XTD = self.denoiser.encode(tokens_XT, layout)
+        return Canvas(hidden_XTD, layout, batch.row_XT, shown_BL, size_B)
 
     def _windows(self, batch: Batch, rows: _Rows, start_B: Tensor, position_BL: Tensor) -> Canvas:
         assert self.cache is not None
@@ -241,14 +246,21 @@ class Runner:
         head, mask_id = self.denoiser.head, self.denoiser.mask_id
         return HeadReadout(head, hidden_BLD, mask_id, most, streams, temperature_B)
 
-    def _confidence(self, batch: Batch, rows: _Rows, canvas: Canvas, start_B: Tensor) -> Tensor:
-        """(B, C); under a cache, positions outside the window keep what the last whole step said."""
+    def _confidence(
+        self, batch: Batch, rows: _Rows, canvas: Canvas, start_B: Tensor, readout: HeadReadout | None
+    ) -> Tensor:
+        """(B, C); under a cache, positions outside the window keep what the last whole step said.
+
+        `readout` is of the whole completion, where there is one.
+        """
         state, length = self.state, batch.shape.length
         index_C = torch.arange(length, device=start_B.device)
         if batch.start_B is not None:
-            place_BC = (batch.start_B + rows.prompt_B)[:, None] + index_C
-            hidden_ND = canvas.hidden_XTD.flatten(0, 1)
-            fresh_BC = self._readout(hidden_ND[place_BC.clamp_max(len(hidden_ND) - 1)]).confidence()
+            if readout is None:
+                place_BC = (batch.start_B + rows.prompt_B)[:, None] + index_C
+                hidden_ND = canvas.hidden_XTD.flatten(0, 1)
+                readout = self._readout(hidden_ND[place_BC.clamp_max(len(hidden_ND) - 1)])
+            fresh_BC = readout.confidence()
             if self.cache is None:
                 return fresh_BC.masked_fill(~rows.inside_BC, 0.0)  # what stands there is another row's
             covered_BC = rows.inside_BC

@@ -102,22 +102,31 @@ class Transformer(nn.Module):
         hidden_BTD = self.encode(tokens_BT, layout)
         return Denoised(self.head(hidden_BTD), hidden_BTD)
 
-    def encode(self, tokens_XT: Tensor, layout: Layout) -> Tensor:
+    def encode(self, tokens_XT: Tensor, layout: Layout, shown_BL: Tensor | None = None) -> Tensor:
         """(X, T, D) hidden states after the final norm: what the output layer `head` reads.
 
         Where the net shifts, a canvas begins with the first token of a row: that token has no state before it
         and is described by its own.
+
+        Args:
+            tokens_XT: int64.
+            layout: whom each token sees.
+            shown_BL: where, among the X * T tokens, are those that are wanted; then the states are (B, L, D),
+                and the last block computes no others.
         """
         config = self.config
         by = rotation(layout.positions_XT, config.block().width, config.rope_theta, config.rope_scaling)
+        if shown_BL is not None and config.shift:
+            shown_BL = shown_BL - (layout.positions_XT.flatten()[shown_BL] > 0).long()
         x_XTD = self.embed(tokens_XT)
         for layer, block in enumerate(self.blocks):
+            wanted_BL = shown_BL if layer + 1 == len(self.blocks) else None
             if self.recompute and torch.is_grad_enabled():
-                x_XTD = checkpoint(block, x_XTD, by, layout, layer, use_reentrant=False)
+                x_XTD = checkpoint(block, x_XTD, by, layout, layer, wanted_BL, use_reentrant=False)
             else:
-                x_XTD = block(x_XTD, by, layout, layer)
+                x_XTD = block(x_XTD, by, layout, layer, wanted_BL)
         hidden_XTD: Tensor = self.norm(x_XTD)
-        if not self.config.shift:
+        if shown_BL is not None or not config.shift:
             return hidden_XTD
         return torch.where(layout.positions_XT[..., None] == 0, hidden_XTD, hidden_XTD.roll(1, dims=1))
 

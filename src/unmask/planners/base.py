@@ -6,7 +6,7 @@ canvas, see `unmask.layers.Layout`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import ClassVar, Literal, Protocol
 
 import torch
 from torch import Tensor
@@ -87,6 +87,14 @@ class Canvas:
         return self.hidden_XTD.flatten(0, 1)[self.shown_BL]
 
 
+def canvas_of(hidden_BLD: Tensor, size_B: Tensor) -> Canvas:
+    """Of shown positions alone, for who looks at nothing else."""
+    shape, device = (hidden_BLD.shape[0], hidden_BLD.shape[1]), size_B.device
+    row_BL = torch.arange(shape[0], device=device)[:, None].expand(shape)
+    shown_BL = torch.arange(shape[0] * shape[1], device=device).view(shape)
+    return Canvas(hidden_BLD, Padded.of(None, shape, device), row_BL, shown_BL, size_B)
+
+
 @dataclass(frozen=True, slots=True)
 class View:
     """All that a planner may look at in one step: a function of the state and the step alone.
@@ -126,8 +134,25 @@ class Subset(Protocol):
         ...
 
 
+Sight = Literal["block", "confidence", "row"]
+"""What a planner looks at: the readout and hidden states of shown positions, which may be no more than the
+block; confidences, mask and step of the whole completion, and no more; or anything, states of the row too."""
+
+
+def sight_of(planner: "Planner") -> Sight:
+    """What its `looks_at` says. What a planner does not look at need not be computed or kept."""
+    return getattr(planner, "looks_at", "row")
+
+
+class Rule:
+    """A planner that looks at the shown positions only."""
+
+    __slots__ = ()
+    looks_at: ClassVar[Sight] = "block"
+
+
 class Planner(Protocol):
-    """Decides which open positions to unmask. Heuristic or learned: nobody asks which."""
+    """Decides which open positions to unmask. Heuristic or learned: nobody asks which, see `sight_of`."""
 
     def __call__(self, view: View) -> Subset: ...
 
@@ -168,15 +193,7 @@ def view_of_confidence(
 ) -> View:
     """The view of a whole completion of which only confidences are known; hidden states have no width."""
     hidden_BLD = confidence_BL[..., None][..., :0]
-    row_BL = torch.arange(len(step_B), device=step_B.device)[:, None].expand_as(masked_BL)
-    length = masked_BL.shape[-1]
-    canvas = Canvas(
-        hidden_XTD=hidden_BLD,
-        layout=Padded.of(None, (len(step_B), length), step_B.device),
-        row_XT=row_BL,
-        shown_BL=torch.arange(masked_BL.numel(), device=step_B.device).view_as(masked_BL),
-        size_B=torch.full_like(step_B, length),
-    )
+    canvas = canvas_of(hidden_BLD, torch.full_like(step_B, masked_BL.shape[-1]))
     return _whole_view(Confidences(confidence_BL), canvas, masked_BL, block_length, step_B)
 
 

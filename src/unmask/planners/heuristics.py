@@ -8,7 +8,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from unmask.planners.base import Logits, Subset, View
+from unmask.planners.base import Logits, Rule, Subset, View
 from unmask.planners.subsets import Fixed, UniformOfSize, top
 
 
@@ -23,7 +23,7 @@ def _positive(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Random:
+class Random(Rule):
     """k open positions, all sets alike."""
 
     k: int = 1
@@ -36,7 +36,7 @@ class Random:
 
 
 @dataclass(frozen=True, slots=True)
-class LeftToRight:
+class LeftToRight(Rule):
     """The k leftmost open positions."""
 
     k: int = 1
@@ -49,7 +49,7 @@ class LeftToRight:
 
 
 @dataclass(frozen=True, slots=True)
-class TopK:
+class TopK(Rule):
     """The k open positions of highest confidence (MaskGIT; LLaDA's low-confidence remasking)."""
 
     k: int = 1
@@ -62,7 +62,7 @@ class TopK:
 
 
 @dataclass(frozen=True, slots=True)
-class Margin:
+class Margin(Rule):
     """The k open positions where the best token leads the second by most (Kim et al. 2025; Dream)."""
 
     k: int = 1
@@ -75,7 +75,7 @@ class Margin:
 
 
 @dataclass(frozen=True, slots=True)
-class Entropy:
+class Entropy(Rule):
     """The k open positions of lowest entropy (Dream)."""
 
     k: int = 1
@@ -88,7 +88,7 @@ class Entropy:
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold:
+class Threshold(Rule):
     """All open positions with confidence above tau, and always the most confident one.
 
     Fast-dLLM (arXiv 2505.22618), confidence-aware parallel decoding, threshold strategy.
@@ -106,7 +106,7 @@ class Threshold:
 
 
 @dataclass(frozen=True, slots=True)
-class Factor:
+class Factor(Rule):
     """The longest run of most confident open positions with (i + 1)(1 - c_(i)) <= factor, i from 1.
 
     Fast-dLLM (arXiv 2505.22618), factor strategy. The most confident position always passes. In the
@@ -138,7 +138,7 @@ def factor_rule(confidence_BL: Tensor, open_BL: Tensor, factor: float, last_pair
 
 
 @dataclass(frozen=True, slots=True)
-class EntropyBound:
+class EntropyBound(Rule):
     """The longest run of lowest-entropy open positions with sum(H) - max(H) <= gamma (nats).
 
     EB-sampler (arXiv 2505.24857), with entropy as the error proxy.
@@ -159,7 +159,7 @@ class EntropyBound:
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule:
+class Schedule(Rule):
     """The best open positions, in a fixed number of steps: Dream's decoding (arXiv 2508.15487).
 
     `by` says what is best: "confidence" (Dream calls it maskgit_plus), "margin" (topk_margin) or "entropy".

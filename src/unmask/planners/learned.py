@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.planners.base import Subset, View
-from unmask.planners.heads import ConfidencePolicy
+from unmask.planners.base import Sight, Subset, View
+from unmask.planners.heads import ConfidencePolicy, LinearHead
 from unmask.planners.plackett_luce import PlackettLuce
 from unmask.planners.subsets import BernoulliWithFallback, Fixed, NonEmptyBernoulli, top
 
@@ -62,9 +62,10 @@ class LearnedPlanner(nn.Module):
                 raise ValueError(f"{name} {value} must be a number above 0")
 
     @property
-    def sees_only_confidence(self) -> bool:
-        """Whether confidences, mask and step decide alone, so that they are all a replay needs."""
-        return type(self.head) is ConfidencePolicy  # who derives from it may look at more
+    def looks_at(self) -> Sight:
+        """See `unmask.planners.base.Sight`; of confidences alone, a replay needs no denoiser."""
+        known: dict[type, Sight] = {ConfidencePolicy: "confidence", LinearHead: "block"}
+        return known.get(type(self.head), "row")  # who derives from them may look at more
 
     def tuned(self, **settings: Any) -> "LearnedPlanner":
         """The same head (shared parameters) with other `law`, `mode`, `factor` or `temperature`."""

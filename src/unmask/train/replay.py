@@ -15,7 +15,7 @@ from torch import Tensor
 from unmask.decode.loop import left_pad
 from unmask.decode.sampling import token_log_prob
 from unmask.models.base import Denoiser
-from unmask.planners.base import Planner, make_view, view_of_confidence
+from unmask.planners.base import Planner, make_view, sight_of, view_of_confidence
 from unmask.trajectory import Trajectory
 
 
@@ -96,7 +96,7 @@ class Replay:
         unmask_step_NL = self.unmask_step_BL[row_N]
         masked_NL = (unmask_step_NL < 0) | (unmask_step_NL >= step_N[:, None])
         chosen_NL = unmask_step_NL == step_N[:, None]
-        if self.confidence_NL is not None and getattr(planner, "sees_only_confidence", False):
+        if self.confidence_NL is not None and sight_of(planner) == "confidence":
             seen_NL = self.confidence_NL[self.first_B[row_N] + step_N]
             view = view_of_confidence(seen_NL, masked_NL, block_length=self.block_length, step_B=step_N)
             return planner(view).log_prob(chosen_NL)
