@@ -190,17 +190,17 @@ def greedy(given: argparse.Namespace) -> None:
 def planners(given: argparse.Namespace) -> None:
     """On the frozen MDLM: the testbed's policy and a dUltra head, each trained by GRPO at two prices."""
     model = f"denoiser={best_run(given.out, 'mdlm') / 'final'}"
-    graphs = f"graphs={'true' if given.gpus else 'false'}"
+    fast = [f"{name}={'true' if given.gpus else 'false'}" for name in ("compile", "graphs")]
     jobs: dict[str, list[Command]] = {}
     for alpha in POLICY_ALPHAS:
         price = f"reward.alpha={alpha}"
         policy, init, head = (given.out / f"{kind}_{alpha}" for kind in ("policy", "init", "head"))
-        jobs[policy.name] = [train_command(given, "grpo_smollm2", policy, model, price, graphs)]
+        jobs[policy.name] = [train_command(given, "grpo_smollm2", policy, model, price, *fast)]
         start = ("head.kind=dultra", f"head.start={init / 'final'}", "optim.lr=3e-4")
         jobs[head.name] = [
             train_command(given, "init_smollm2", init, model, f"minutes={given.minutes / 3}"),
             train_command(
-                given, "grpo_smollm2", head, model, price, graphs, *start, f"minutes={given.minutes * 2 / 3}"
+                given, "grpo_smollm2", head, model, price, *fast, *start, f"minutes={given.minutes * 2 / 3}"
             ),
         ]
     run_jobs(jobs, given)
