@@ -248,7 +248,7 @@ class GrpoRecipe(RunConfig):
     """Replay the steps of rollouts as CUDA graphs."""
     micro_batch_tokens: PositiveInt = 16384
     compile: bool = False
-    """Compile the hot functions with torch.compile."""
+    """Compile the blocks of the denoiser with torch.compile."""
 
     @model_validator(mode="after")
     def _lora_trains(self) -> Self:

@@ -3,8 +3,10 @@
 B rows, T positions, D model width, H heads, K width of a head; (X, T) is a canvas, see `Layout`.
 """
 
+import functools
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -99,7 +101,8 @@ class Layout(Protocol):
     def attend(self, layer: int, q_XHTK: Tensor, k_XHTK: Tensor, v_XHTK: Tensor) -> Tensor:
         """(X, H, T, K) mixed values; `layer` tells caches apart.
 
-        Queries may also be (B, H, L, K), the same number of each row: so are the values then.
+        Queries may also be (B, H, L, K), the same number of each row, where they all see the same keys: so
+        are the values then.
         """
         ...
 
@@ -111,6 +114,10 @@ class Padded:
     positions_XT: Tensor
     mask: Tensor | None
     """(X, 1, 1 or T, T) bool: which keys the queries see; None where they see all."""
+
+    @property
+    def has_mask_of_queries(self) -> bool:
+        return self.mask is not None and self.mask.shape[-2] > 1
 
     @staticmethod
     def of(attention_mask_BT: Tensor | None, shape: tuple[int, int], device: torch.device) -> "Padded":
@@ -192,8 +199,18 @@ class SwiGLU(nn.Module):
         return self.down(F.silu(gate) * up)  # type: ignore[no-any-return]
 
 
+@functools.cache
+def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """One compilation of a function for whatever modules and sizes it is called with."""
+    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # states, not sizes
+    return torch.compile(function, dynamic=True)
+
+
 class Block(nn.Module):
     """Pre-norm transformer block."""
+
+    is_compiled = False
+    """Whether torch.compile makes the halves around the attention."""
 
     def __init__(self, config: BlockConfig) -> None:
         super().__init__()
@@ -206,11 +223,14 @@ class Block(nn.Module):
         self, x_XTD: Tensor, by: Rotation, layout: Layout, layer: int, shown_BL: Tensor | None = None
     ) -> Tensor:
         """The whole canvas, or (B, L, D) of those of its X * T tokens that `shown_BL` names."""
-        q_XHTK, k_XHTK, v_XHTK = self.before(x_XTD, by)
+        before, after = Block.before, Block.after
+        if self.is_compiled:
+            before, after = compiled(before), compiled(after)
+        q_XHTK, k_XHTK, v_XHTK = before(self, x_XTD, by)
         if shown_BL is not None:  # all are seen, these see
             x_XTD = x_XTD.flatten(0, 1)[shown_BL]
             q_XHTK = q_XHTK.transpose(1, 2).flatten(0, 1)[shown_BL].transpose(1, 2)
-        return self.after(x_XTD, layout.attend(layer, q_XHTK, k_XHTK, v_XHTK))
+        return after(self, x_XTD, layout.attend(layer, q_XHTK, k_XHTK, v_XHTK))
 
     def before(self, x_XTD: Tensor, by: Rotation) -> tuple[Tensor, Tensor, Tensor]:
         """What goes into attention."""
@@ -220,11 +240,6 @@ class Block(nn.Module):
         """What becomes of what comes out of it."""
         x_XTD = x_XTD + self.attention.out(mixed_XHTK.transpose(1, 2).flatten(2))
         return x_XTD + self.mlp(self.mlp_norm(x_XTD))  # type: ignore[no-any-return]
-
-    def compile_halves(self) -> None:
-        """Compile both with torch.compile; once."""
-        for name in {"before", "after"} - vars(self).keys():
-            setattr(self, name, torch.compile(getattr(self, name), dynamic=True))
 
 
 def sincos(t_B: Tensor, dim: int, max_period: float) -> Tensor:

@@ -12,7 +12,6 @@ from tests.decode.test_loop import (
     BLOCK,
     LENGTH,
     NET,
-    PLANNERS,
     PROMPTS,
     assert_same,
     decode,
@@ -132,33 +131,6 @@ def test_longer_rows_that_come_later_do_not_disturb_those_that_run() -> None:
     for number, length in zip(numbers, sizes, strict=True):
         settings = {"length": length, "block_length": length, "temperature": 1.0}
         assert_same(trajectory(found[number]), unmask.decode(net, [[1]], TOP_K, **settings)[0])
-
-
-@pytest.mark.parametrize(
-    ("name", "of_block", "of_head"),
-    [("top_k", BLOCK, BLOCK), ("policy", LENGTH, LENGTH), ("dultra, sample", None, BLOCK)],
-)
-def test_no_more_is_computed_than_the_planner_looks_at(name: str, of_block: int, of_head: int) -> None:
-    net, planner = tiny_net(), TOP_K if name == "top_k" else PLANNERS[name]
-    served = engine(planner, net=net)
-    found: dict[str, list[int]] = {"block": [], "head": []}
-    net.blocks[-1].mlp.register_forward_hook(
-        lambda _, given, out: found["block"].append(out.shape[:-1].numel())
-    )
-    net.head.register_forward_hook(lambda _, given, out: found["head"].append(out.shape[:-1].numel()))
-    for prompt in ([1, 2], [3, 4]):
-        served.submit(prompt, **SHARED, record_log_probs=True)
-    served.step()
-    assert found == {"block": [2 * (of_block or 2 + LENGTH)], "head": [2 * of_head]}
-
-
-def test_under_autocast_confidences_are_read_in_half_precision() -> None:
-    """A policy computes in float32 what is its own, and the denoiser's part is no part of that."""
-    net, dtypes = tiny_net(), []
-    net.head.register_forward_hook(lambda _, given, out: dtypes.append(out.dtype))
-    with torch.autocast("cpu", torch.bfloat16):
-        engine(PLANNERS["policy"], net=net).decode([[1, 2]], **SHARED)
-    assert set(dtypes) == {torch.bfloat16}
 
 
 @every_planner

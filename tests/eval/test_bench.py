@@ -94,12 +94,13 @@ def test_the_engine_is_made_once_and_counts_steps_and_cached_calls() -> None:
 def test_a_twin_shares_weights_but_not_what_is_compiled() -> None:
     net = tiny_net()
     twin = on_same_weights(net)
-    twin.blocks[0].before = None
-    assert callable(net.blocks[0].before)
+    twin.compile_blocks()
+    assert twin.blocks[0].is_compiled
+    assert not net.blocks[0].is_compiled
     assert [p.data_ptr() for p in twin.parameters()] == [p.data_ptr() for p in net.parameters()]
     planner = random_planner(net, 0.5)
     on_same_weights(planner).head.compile_blocks()
-    assert "before" not in vars(planner.head.block)
+    assert not planner.head.block.is_compiled
 
 
 def test_a_way_that_fails_is_reported_and_the_others_are_timed(capfd: pytest.CaptureFixture[str]) -> None:

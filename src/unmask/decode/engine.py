@@ -90,8 +90,8 @@ class Engine:
             raise ValueError("graphs stay on one GPU, and the model is on several; leave graphs out")
         self.denoiser, self.planner, self.settings = denoiser, planner, settings
         if settings.compile:
-            for net in (denoiser, getattr(planner, "head", None)):
-                getattr(net, "compile_blocks", lambda: None)()
+            denoiser.compile_blocks()
+            getattr(getattr(planner, "head", None), "compile_blocks", lambda: None)()
         self._room: int | None = None
         """Rows that may run together after memory ran out."""
         self._since_retreat = 0

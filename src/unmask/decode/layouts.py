@@ -43,6 +43,7 @@ class Packed:
         if varlen is not None and q_XHTK.is_cuda and q_XHTK.dtype in (torch.bfloat16, torch.float16):
             q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (q_XHTK, k_XHTK, v_XHTK))
             bounds_B = self.bounds_B.to(q.device)
+            grouped = _GROUPS if k.shape[1] != q.shape[1] else {}
             if k.shape[1] != q.shape[1] and not _GROUPS:
                 k, v = (each.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for each in (k, v))
             widest = most = self.pad_BT.shape[1]
@@ -50,7 +51,7 @@ class Packed:
             if of_rows:
                 most = q_XHTK.shape[2]
                 starts_B = most * torch.arange(len(bounds_B), dtype=torch.int32, device=q.device)
-            mixed = varlen.varlen_attn(q, k, v, starts_B, bounds_B, most, widest, **_GROUPS)
+            mixed = varlen.varlen_attn(q, k, v, starts_B, bounds_B, most, widest, **grouped)
             assert isinstance(mixed, Tensor)
             return mixed.view(len(q_XHTK), -1, *mixed.shape[1:]).transpose(1, 2)
         indices = (self.pad_BT, self.is_token_BT, self.place_N)

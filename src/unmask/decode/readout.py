@@ -100,44 +100,42 @@ class HeadReadout:
 
     def _read(self) -> Reading:
         if self._reading is None:
-            draw = _Draw.of(self.streams, self.temperature_B, self.shape)
-            parts = [
-                self._read_part(self._part(where), draw and draw.part(where)) for where in self._slices()
-            ]
+            read = self._kernel() if self.hidden_ND.is_cuda and HAS_TRITON else self._plain()
+            parts = [read(self._part(where), where) for where in self._slices()]
             self._reading = Reading(*(self._join(each) for each in zip(*parts, strict=True)))
         return self._reading
 
-    def _read_part(self, raw_NV: Tensor, draw: "_Draw | None") -> Reading:
-        """Of each position alone: all are (n,)."""
-        if raw_NV.is_cuda and HAS_TRITON:
-            from unmask.decode.kernels import read_rows
+    def _kernel(self) -> Callable[[Tensor, slice], Reading]:
+        """Reads (n, V) raw logits of a slice of the positions in one pass."""
+        from unmask.decode.kernels import read_rows
 
-            if draw is None:
-                nothing_N = torch.zeros(len(raw_NV), dtype=torch.int64, device=raw_NV.device)
-                return Reading(*read_rows(raw_NV, self.mask_id, nothing_N, None))
-            words_N = draw.streams.words("tokens", 1).flatten()
-            return Reading(*read_rows(raw_NV, self.mask_id, words_N, draw.temperature_N))
-        logits_NV = without_mask(raw_NV, self.mask_id)
-        confidence_N = features.confidence(logits_NV)
-        if draw is None:
-            return Reading(logits_NV.argmax(-1), confidence_N, torch.zeros_like(confidence_N))
-        logits_N1V = logits_NV[:, None]
-        tokens_N1 = sample_tokens(logits_N1V, draw.temperature_N, draw.streams)
-        log_prob_N1 = position_log_prob(logits_N1V, tokens_N1, draw.temperature_N)
-        return Reading(tokens_N1.flatten(), confidence_N, log_prob_N1.flatten())
+        temperature_N: Tensor | None = None
+        words_N = torch.zeros(len(self.hidden_ND), dtype=torch.int64, device=self.hidden_ND.device)
+        if self.streams is not None and self.temperature_B is not None:
+            words_N = self.streams.words("tokens", self.shape[1]).flatten()
+            temperature_N = self.temperature_B[:, None].expand(self.shape).flatten()
 
+        def read(raw_NV: Tensor, where: slice) -> Reading:
+            temperature = None if temperature_N is None else temperature_N[where]
+            return Reading(*read_rows(raw_NV, self.mask_id, words_N[where], temperature))
 
-class _Draw(NamedTuple):
-    """How the tokens of N positions are drawn, each as if it were a row."""
+        return read
 
-    streams: RowStreams
-    temperature_N: Tensor
+    def _plain(self) -> Callable[[Tensor, slice], Reading]:
+        """The same in PyTorch: each position is a row of one."""
+        streams, temperature_N = None, torch.zeros(0)
+        if self.streams is not None and self.temperature_B is not None:
+            streams = self.streams.each(self.shape[1])
+            temperature_N = self.temperature_B[:, None].expand(self.shape).flatten()
 
-    @staticmethod
-    def of(streams: RowStreams | None, temperature_B: Tensor | None, shape: Sequence[int]) -> "_Draw | None":
-        if streams is None or temperature_B is None:
-            return None
-        return _Draw(streams.each(shape[1]), temperature_B[:, None].expand(*shape).flatten())
+        def read(raw_NV: Tensor, where: slice) -> Reading:
+            logits_NV = without_mask(raw_NV, self.mask_id)
+            confidence_N = features.confidence(logits_NV)
+            if streams is None:
+                return Reading(logits_NV.argmax(-1), confidence_N, torch.zeros_like(confidence_N))
+            logits_N1V, temperature = logits_NV[:, None], temperature_N[where]
+            tokens_N1 = sample_tokens(logits_N1V, temperature, streams.part(where))
+            log_prob_N1 = position_log_prob(logits_N1V, tokens_N1, temperature)
+            return Reading(tokens_N1.flatten(), confidence_N, log_prob_N1.flatten())
 
-    def part(self, where: slice) -> "_Draw":
-        return _Draw(self.streams.part(where), self.temperature_N[where])
+        return read

@@ -121,7 +121,8 @@ class Runner:
         masked_BC = (completion_BC == self.denoiser.mask_id) & rows.inside_BC
         first_B = masked_BC.byte().argmax(-1)
         start_B = first_B // rows.block_B * rows.block_B
-        shows_all = self.sight == "confidence" and not shape.is_window  # it asks for all: they are read once
+        # A policy asks for all confidences: they are read once, unless tokens are drawn in the block only.
+        shows_all = self.sight == "confidence" and not shape.is_window and not shape.draws
         index_L = torch.arange(shape.length if shows_all else shape.shown, device=slot_B.device)
         raw_BL = index_L.expand(len(slot_B), -1) if shows_all else start_B[:, None] + index_L
         end_B = torch.minimum(start_B + rows.block_B, rows.length_B)
@@ -205,8 +206,12 @@ class Runner:
         shown_BL = (batch.start_B + rows.prompt_B)[:, None] + position_BL
         shown_BL = shown_BL.clamp_max(batch.row_XT.numel() - 1)  # an empty row at the end has none
         size_B = rows.prompt_B + rows.length_B
-        if self.sight != "row":
+        if self.sight == "block":
             return canvas_of(self.denoiser.encode(tokens_XT, layout, shown_BL), size_B)
+        if self.sight == "confidence":
+            place_BC = self._completions(batch, rows).clamp_max(batch.row_XT.numel() - 1)
+            whole = canvas_of(self.denoiser.encode(tokens_XT, layout, place_BC), size_B)
+            return replace(whole, shown_BL=whole.shown_BL.gather(1, position_BL))
         hidden_XTD = self.denoiser.encode(tokens_XT, layout)
         return Canvas(hidden_XTD, layout, batch.row_XT, shown_BL, size_B)
 
@@ -233,6 +238,13 @@ class Runner:
             size_B=size_B,
         )
 
+    def _completions(self, batch: Batch, rows: _Rows) -> Tensor:
+        """(B, C) where completion positions are among the tokens of whole rows; beyond a row, anything."""
+        assert batch.start_B is not None
+        return (batch.start_B + rows.prompt_B)[:, None] + torch.arange(
+            batch.shape.length, device=batch.slot_B.device
+        )
+
     def _window_end(self, batch: Batch, rows: _Rows, start_B: Tensor) -> Tensor:
         """(B,) the first completion position behind a row's window."""
         if not batch.shape.ends_with_block:
@@ -253,13 +265,16 @@ class Runner:
 
         `readout` is of the whole completion, where there is one.
         """
+        if self.sight == "block":
+            raise ValueError("the planner's `looks_at` says block, and it asks for the whole completion")
         state, length = self.state, batch.shape.length
         index_C = torch.arange(length, device=start_B.device)
         if batch.start_B is not None:
             if readout is None:
-                place_BC = (batch.start_B + rows.prompt_B)[:, None] + index_C
                 hidden_ND = canvas.hidden_XTD.flatten(0, 1)
-                readout = self._readout(hidden_ND[place_BC.clamp_max(len(hidden_ND) - 1)])
+                place_BC = self._completions(batch, rows).clamp_max(len(hidden_ND) - 1)
+                is_row = self.sight == "row"
+                readout = self._readout(hidden_ND[place_BC] if is_row else canvas.hidden_XTD)
             fresh_BC = readout.confidence()
             if self.cache is None:
                 return fresh_BC.masked_fill(~rows.inside_BC, 0.0)  # what stands there is another row's

@@ -116,6 +116,8 @@ class Transformer(nn.Module):
         """
         config = self.config
         by = rotation(layout.positions_XT, config.block().width, config.rope_theta, config.rope_scaling)
+        if shown_BL is not None and isinstance(layout, Padded) and layout.has_mask_of_queries:
+            raise ValueError("in this layout tokens see different keys, so all of them must be computed")
         if shown_BL is not None and config.shift:
             shown_BL = shown_BL - (layout.positions_XT.flatten()[shown_BL] > 0).long()
         x_XTD = self.embed(tokens_XT)
@@ -125,6 +127,8 @@ class Transformer(nn.Module):
                 x_XTD = checkpoint(block, x_XTD, by, layout, layer, wanted_BL, use_reentrant=False)
             else:
                 x_XTD = block(x_XTD, by, layout, layer, wanted_BL)
+        if shown_BL is not None and not self.blocks:
+            x_XTD = x_XTD.flatten(0, 1)[shown_BL]
         hidden_XTD: Tensor = self.norm(x_XTD)
         if shown_BL is not None or not config.shift:
             return hidden_XTD
@@ -133,7 +137,7 @@ class Transformer(nn.Module):
     def compile_blocks(self) -> None:
         """Compile what lies between the attentions of the blocks (torch.compile)."""
         for block in self.blocks:
-            block.compile_halves()  # type: ignore[operator]
+            block.is_compiled = True  # type: ignore[assignment]
 
     def initialise(self, rng: torch.Generator) -> None:
         """Normal weights of std 0.02, residual outputs scaled by 1 / sqrt(2 layers) (GPT-2)."""

@@ -6,7 +6,7 @@ canvas, see `unmask.layers.Layout`.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 import torch
 from torch import Tensor
@@ -140,15 +140,19 @@ block; confidences, mask and step of the whole completion, and no more; or anyth
 
 
 def sight_of(planner: "Planner") -> Sight:
-    """What its `looks_at` says. What a planner does not look at need not be computed or kept."""
-    return getattr(planner, "looks_at", "row")
+    """What `looks_at` in its class says, and "row" where that says nothing, as in one that is derived.
 
+    What a planner does not look at need not be computed or kept.
 
-class Rule:
-    """A planner that looks at the shown positions only."""
-
-    __slots__ = ()
-    looks_at: ClassVar[Sight] = "block"
+    Raises:
+        ValueError: where it says something else.
+    """
+    if "looks_at" not in vars(type(planner)):
+        return "row"
+    sight: Sight = planner.looks_at  # type: ignore[attr-defined]
+    if sight not in get_args(Sight):
+        raise ValueError(f"looks_at {sight!r} of {type(planner).__name__} is none of {get_args(Sight)}")
+    return sight
 
 
 class Planner(Protocol):

@@ -122,10 +122,8 @@ class DultraHead(nn.Module):
             return self.score(out_BLD).squeeze(-1)  # type: ignore[no-any-return]
 
     def compile_blocks(self) -> None:
-        """As that of a denoiser: compile what lies before and behind the attention."""
-        self.block.compile_halves()
-        for norm in (self.norm_in, self.norm_out):
-            norm.compile(dynamic=True)
+        """As that of a denoiser."""
+        self.block.is_compiled = True
 
 
 @dataclass(frozen=True, slots=True)

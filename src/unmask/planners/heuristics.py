@@ -3,12 +3,12 @@
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from unmask.planners.base import Logits, Rule, Subset, View
+from unmask.planners.base import Logits, Sight, Subset, View
 from unmask.planners.subsets import Fixed, UniformOfSize, top
 
 
@@ -23,9 +23,10 @@ def _positive(name: str, value: float) -> None:
 
 
 @dataclass(frozen=True, slots=True)
-class Random(Rule):
+class Random:
     """k open positions, all sets alike."""
 
+    looks_at: ClassVar[Sight] = "block"
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -36,9 +37,10 @@ class Random(Rule):
 
 
 @dataclass(frozen=True, slots=True)
-class LeftToRight(Rule):
+class LeftToRight:
     """The k leftmost open positions."""
 
+    looks_at: ClassVar[Sight] = "block"
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -49,9 +51,10 @@ class LeftToRight(Rule):
 
 
 @dataclass(frozen=True, slots=True)
-class TopK(Rule):
+class TopK:
     """The k open positions of highest confidence (MaskGIT; LLaDA's low-confidence remasking)."""
 
+    looks_at: ClassVar[Sight] = "block"
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -62,9 +65,10 @@ class TopK(Rule):
 
 
 @dataclass(frozen=True, slots=True)
-class Margin(Rule):
+class Margin:
     """The k open positions where the best token leads the second by most (Kim et al. 2025; Dream)."""
 
+    looks_at: ClassVar[Sight] = "block"
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -75,9 +79,10 @@ class Margin(Rule):
 
 
 @dataclass(frozen=True, slots=True)
-class Entropy(Rule):
+class Entropy:
     """The k open positions of lowest entropy (Dream)."""
 
+    looks_at: ClassVar[Sight] = "block"
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -88,12 +93,13 @@ class Entropy(Rule):
 
 
 @dataclass(frozen=True, slots=True)
-class Threshold(Rule):
+class Threshold:
     """All open positions with confidence above tau, and always the most confident one.
 
     Fast-dLLM (arXiv 2505.22618), confidence-aware parallel decoding, threshold strategy.
     """
 
+    looks_at: ClassVar[Sight] = "block"
     tau: float = 0.9
 
     def __post_init__(self) -> None:
@@ -106,7 +112,7 @@ class Threshold(Rule):
 
 
 @dataclass(frozen=True, slots=True)
-class Factor(Rule):
+class Factor:
     """The longest run of most confident open positions with (i + 1)(1 - c_(i)) <= factor, i from 1.
 
     Fast-dLLM (arXiv 2505.22618), factor strategy. The most confident position always passes. In the
@@ -114,6 +120,7 @@ class Factor(Rule):
     two masks of a block go together; `last_pair=False` is the rule without that.
     """
 
+    looks_at: ClassVar[Sight] = "block"
     factor: float = 1.0
     last_pair: bool = True
 
@@ -138,12 +145,13 @@ def factor_rule(confidence_BL: Tensor, open_BL: Tensor, factor: float, last_pair
 
 
 @dataclass(frozen=True, slots=True)
-class EntropyBound(Rule):
+class EntropyBound:
     """The longest run of lowest-entropy open positions with sum(H) - max(H) <= gamma (nats).
 
     EB-sampler (arXiv 2505.24857), with entropy as the error proxy.
     """
 
+    looks_at: ClassVar[Sight] = "block"
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
@@ -159,7 +167,7 @@ class EntropyBound(Rule):
 
 
 @dataclass(frozen=True, slots=True)
-class Schedule(Rule):
+class Schedule:
     """The best open positions, in a fixed number of steps: Dream's decoding (arXiv 2508.15487).
 
     `by` says what is best: "confidence" (Dream calls it maskgit_plus), "margin" (topk_margin) or "entropy".
@@ -169,6 +177,7 @@ class Schedule(Rule):
     never counts here; there it is a token like others.
     """
 
+    looks_at: ClassVar[Sight] = "block"
     steps: int = 64
     by: Literal["confidence", "margin", "entropy"] = "entropy"
     among: int | None = None

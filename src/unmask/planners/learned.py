@@ -33,6 +33,8 @@ class LearnedPlanner(nn.Module):
     `top_k` takes the int(sum of probabilities) most probable ones. The last two always take the most
     probable one. `factor` multiplies the probabilities (the speed dial: above 1 is faster); `temperature`
     divides the logits.
+
+    Our heads give float32 logits under autocast; so should others, as rounded ones make another law.
     """
 
     def __init__(
