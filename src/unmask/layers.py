@@ -202,7 +202,8 @@ class SwiGLU(nn.Module):
 @functools.cache
 def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
     """One compilation of a function for whatever modules and sizes it is called with."""
-    torch._dynamo.config.recompile_limit = max(64, torch._dynamo.config.recompile_limit)  # states, not sizes
+    limits = torch._dynamo.config  # on states of the world, not sizes; this is the name that 2.6 knows too
+    limits.cache_size_limit = max(64, limits.cache_size_limit)
     return torch.compile(function, dynamic=True)
 
 
