@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from unmask.decode.engine import EngineSettings
 from unmask.tasks.load import load_task
 
 pytest.importorskip("lm_eval", reason="lm-evaluation-harness is not installed (extra lm-eval)")
@@ -134,6 +135,16 @@ def test_rolling_likelihoods_chat_without_template_and_unknown_sizes_are_refused
         model.apply_chat_template([{"role": "user", "content": "hello"}])
     with pytest.raises(ValueError, match="'auto': give a number"):
         UnmaskLM(batch_size="auto", device="cpu")
+
+
+def test_the_engine_is_set_by_model_arguments() -> None:
+    from unmask.eval.lm_eval import UnmaskLM
+
+    model = UnmaskLM.create_from_arg_string("device_map=auto,compile=True,cache=dual", {"device": "cpu"})
+    assert isinstance(model, UnmaskLM)
+    assert model.harness.decode.settings == EngineSettings(compile=True, cache="dual")
+    with pytest.raises(ValueError, match="CUDA graphs, and the model is on cpu"):
+        UnmaskLM(device="cpu", planner="top_k(8)", graphs=True).harness.generate([("hello", {})])
 
 
 def test_a_chat_template_of_the_checkpoint_is_used() -> None:

@@ -36,6 +36,8 @@ class UnmaskLM(LM):  # type: ignore[misc]
         batch_size: rows per denoiser call.
         max_batch_size: of the harness; not used.
         cache: what a step takes from an earlier one; prefix and dual are approximate.
+        graphs, compile: of the engine, see `EngineSettings`; for speed on a GPU, both.
+        device_map: spreads the model over the GPUs of one process, see `load_denoiser`.
         log: JSONL file to append completion, NFE, tokens and seconds of each answer to.
         answering: fields of `Answering`: length, block_length, temperature, stop_at_eos, seed, num_draws (or
             mc_num, as LLaDA calls it), check_greedy.
@@ -50,6 +52,9 @@ class UnmaskLM(LM):  # type: ignore[misc]
         batch_size: int | str = 16,
         max_batch_size: int | None = None,
         cache: Literal["none", "prefix", "dual"] = "none",
+        graphs: bool = False,
+        compile: bool = False,
+        device_map: Literal["auto", "balanced"] | None = None,
         log: str | None = None,
         **answering: Any,
     ) -> None:
@@ -61,7 +66,9 @@ class UnmaskLM(LM):  # type: ignore[misc]
         self.group = ranks(device or ("cuda" if torch.cuda.is_available() else "cpu"))
         self._rank, self._world_size = self.group.rank, self.group.size
         self._device = torch.device(self.group.device)
-        denoiser = load_denoiser(pretrained, device=self.group.device, dtype=dtype)
+        if device_map is not None and self.group.size > 1:
+            raise ValueError("device_map takes all GPUs for one process; leave it or accelerate launch out")
+        denoiser = load_denoiser(pretrained, device=self.group.device, dtype=dtype, device_map=device_map)
         self.tokenizer = denoiser.tokenizer
         self.pretrained = pretrained
         self.harness = Harness(
@@ -73,7 +80,7 @@ class UnmaskLM(LM):  # type: ignore[misc]
                 dtype=denoiser.embed.weight.dtype,
             ),
             Answering(batch_size=int(batch_size), **answering),
-            decode=EngineDecode(EngineSettings(cache=cache)),
+            decode=EngineDecode(EngineSettings(cache=cache, graphs=graphs, compile=compile)),
             log=None if log is None else Path(log),
         )
 
