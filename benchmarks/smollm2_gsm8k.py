@@ -188,7 +188,7 @@ def greedy(given: argparse.Namespace) -> None:
 
 
 def planners(given: argparse.Namespace) -> None:
-    """On the frozen MDLM: the testbed's policy and a dUltra head, each trained by GRPO at two prices."""
+    """On the frozen MDLM: the testbed's policy and a dUltra head, each trained by GRPO."""
     model = f"denoiser={best_run(given.out, 'mdlm') / 'final'}"
     fast = [f"{name}={'true' if given.gpus else 'false'}" for name in ("compile", "graphs")]
     jobs: dict[str, list[Command]] = {}

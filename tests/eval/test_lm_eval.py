@@ -143,6 +143,8 @@ def test_the_engine_is_set_by_model_arguments() -> None:
     model = UnmaskLM.create_from_arg_string("device_map=auto,compile=True,cache=dual", {"device": "cpu"})
     assert isinstance(model, UnmaskLM)
     assert model.harness.decode.settings == EngineSettings(compile=True, cache="dual")
+    with pytest.raises(ValueError, match="compile='no': give True or False"):
+        UnmaskLM.create_from_arg_string("compile=no", {"device": "cpu"})
     with pytest.raises(ValueError, match="CUDA graphs, and the model is on cpu"):
         UnmaskLM(device="cpu", planner="top_k(8)", graphs=True).harness.generate([("hello", {})])
 

@@ -43,8 +43,8 @@ class Packed:
         if varlen is not None and q_XHTK.is_cuda and q_XHTK.dtype in (torch.bfloat16, torch.float16):
             q, k, v = (each.transpose(1, 2).flatten(0, 1) for each in (q_XHTK, k_XHTK, v_XHTK))
             bounds_B = self.bounds_B.to(q.device)
-            grouped = _GROUPS if k.shape[1] != q.shape[1] else {}
-            if k.shape[1] != q.shape[1] and not _GROUPS:
+            grouped = {} if k.shape[1] == q.shape[1] else _GROUPS
+            if k.shape[1] != q.shape[1] and not grouped:
                 k, v = (each.repeat_interleave(q.shape[1] // k.shape[1], dim=1) for each in (k, v))
             widest = most = self.pad_BT.shape[1]
             starts_B = bounds_B

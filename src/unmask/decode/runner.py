@@ -266,7 +266,9 @@ class Runner:
         `readout` is of the whole completion, where there is one.
         """
         if self.sight == "block":
-            raise ValueError("the planner's `looks_at` says block, and it asks for the whole completion")
+            raise ValueError(
+                "the planner's `looks_at` says block, and it asks for the whole completion; let it say row"
+            )
         state, length = self.state, batch.shape.length
         index_C = torch.arange(length, device=start_B.device)
         if batch.start_B is not None:

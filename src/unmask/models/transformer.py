@@ -117,7 +117,9 @@ class Transformer(nn.Module):
         config = self.config
         by = rotation(layout.positions_XT, config.block().width, config.rope_theta, config.rope_scaling)
         if shown_BL is not None and isinstance(layout, Padded) and layout.has_mask_of_queries:
-            raise ValueError("in this layout tokens see different keys, so all of them must be computed")
+            raise ValueError(
+                "in this layout tokens see different keys, so all must be computed; leave shown_BL out"
+            )
         if shown_BL is not None and config.shift:
             shown_BL = shown_BL - (layout.positions_XT.flatten()[shown_BL] > 0).long()
         x_XTD = self.embed(tokens_XT)

@@ -88,7 +88,7 @@ def imitation_loss(logits_BL: Tensor, target_BL: Tensor, open_BL: Tensor, weight
 
 
 def frozen_denoiser(recipe: InitRecipe | GrpoRecipe, workers: Workers) -> Transformer:
-    """One that only a planner learns on: with bf16, it is held as it will be served."""
+    """One that only a planner learns on: with bf16 it is held in bfloat16."""
     dtype = "bfloat16" if recipe.precision == "bf16" else "float32"
     return load_denoiser(recipe.denoiser, device=workers.device, dtype=dtype)
 
