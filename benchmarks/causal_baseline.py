@@ -19,8 +19,8 @@ from unmask.planners.base import Planner
 from unmask.train.data import Examples, ReferenceBatches
 from unmask.train.denoise import DenoiseStage, Noised, packed
 from unmask.train.loop import Report, run
-from unmask.train.parallel import Workers
 from unmask.trajectory import Trajectory
+from unmask.workers import Workers
 
 PACKED_LENGTH = 656
 """Two of the longest rows, four of the usual ones."""

@@ -137,7 +137,7 @@ def causal(given: argparse.Namespace) -> None:
     from benchmarks.causal_baseline import steps_of, train_causal
     from unmask.config import load_recipe
     from unmask.models.load import load_denoiser
-    from unmask.train.parallel import workers
+    from unmask.workers import workers
 
     start = given.out / "base"
     settings = [f"start={start}", "anneal_steps=0", f"minutes={given.minutes}"]

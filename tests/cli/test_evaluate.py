@@ -10,9 +10,9 @@ import pytest
 
 from tests.eval.toys import record
 from unmask.decode.engine import Engine
-from unmask.eval.ranks import Ranks
 from unmask.eval.records import append_records, read_records
 from unmask.tasks.load import load_task
+from unmask.workers import Workers
 
 TINY = ["net.dim=32", "net.mlp_dim=64", "batch_size=8"]
 
@@ -164,7 +164,7 @@ def test_a_cache_is_told_in_records_and_table(model: Path, tmp_path: Path, call:
 def test_a_model_over_all_gpus_leaves_none_for_a_second_process(
     refused: Callable[..., str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("unmask.eval.ranks.ranks", lambda device: Ranks(0, 2, device))
+    monkeypatch.setattr("unmask.workers.workers", lambda *given: Workers(0, 2))
     said = refused("eval", "-m", "no/such/model", "-p", "top_k(2)", "--device-map", "auto")
     assert "there are 2 processes; start one" in said
 

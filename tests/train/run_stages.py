@@ -4,12 +4,10 @@ import json
 import sys
 from pathlib import Path
 
-import torch
-
 from unmask.config import KINDS
 from unmask.train.loop import run
-from unmask.train.parallel import workers
 from unmask.train.stages import make_stage
+from unmask.workers import workers
 
 
 def main(recipes: Path, out: Path) -> None:
@@ -17,8 +15,7 @@ def main(recipes: Path, out: Path) -> None:
     for name, content in json.loads(recipes.read_text()).items():
         recipe = KINDS[content["kind"]].model_validate(content)
         run(make_stage(recipe, group), recipe, out / name, group)
-    if group.size > 1:
-        torch.distributed.destroy_process_group()
+    group.leave()
 
 
 if __name__ == "__main__":

@@ -74,11 +74,11 @@ def evaluate(
     from unmask.eval.compare import compare, replays
     from unmask.eval.metrics import summarise
     from unmask.eval.provenance import note_launch
-    from unmask.eval.ranks import ranks
     from unmask.eval.replay import replay_html
     from unmask.eval.run import Conditions
     from unmask.eval.table import as_json, print_table
     from unmask.tasks.load import load_task
+    from unmask.workers import PATIENCE, workers
 
     if traces and out is None:
         raise ValueError("--traces are kept beside the records; say where with --out FILE.jsonl")
@@ -91,17 +91,14 @@ def evaluate(
         steps_per_sync=steps_per_sync,
         device_map=device_map,
     )
-    if split not in ("test", "train"):
-        raise ValueError(f"--split {split!r}: use test or train")
     check_writable(out)
     check_writable(html, [] if out is None else [out])
     _refuse_repeats(planner, task, block_length)
-    if alone < 0 or alone == 1:
-        raise ValueError(f"--alone {alone}: a row has no neighbour to depend on; use 2 or more")
-    group = ranks(device)
+    _refuse_values(split, alone)
+    group = workers(device, PATIENCE)
     if device_map is not None and group.size > 1:
         raise ValueError(f"--device-map wants all GPUs, and there are {group.size} processes; start one")
-    denoiser = load_model(model, group.device, dtype, device_map)
+    denoiser = load_model(model, str(group.device), dtype, device_map)
     tasks = [load_task(name) for name in task]
     settings = _settings(model, denoiser, planner, block_length, cache, engine)
     conditions = Conditions(
@@ -124,8 +121,9 @@ def evaluate(
             out=out,
             traces=traces,
             watch=lambda now: status.update(f"{now.what}: {now.done}/{now.total}"),
-            ranks=group,
+            workers=group,
         )
+    group.leave()
     if not group.is_main:
         return
     if html is not None:
@@ -166,6 +164,13 @@ def _settings(
         for text in planners
         for block in block_lengths
     ]
+
+
+def _refuse_values(split: str, alone: int) -> None:
+    if split not in ("test", "train"):
+        raise ValueError(f"--split {split!r}: use test or train")
+    if alone < 0 or alone == 1:
+        raise ValueError(f"--alone {alone}: a row has no neighbour to depend on; use 2 or more")
 
 
 def _refuse_repeats(*lists: list[str] | list[int]) -> None:

@@ -19,8 +19,8 @@ def _train(recipe_name: str, kind: str, overrides: list[str], out: Path, device:
     """Load the recipe, run the stage, report."""
     from unmask.config import load_recipe
     from unmask.train.loop import run
-    from unmask.train.parallel import workers
     from unmask.train.stages import make_stage
+    from unmask.workers import workers
 
     recipe = load_recipe(recipe_name, overrides)
     if recipe.kind != kind:
@@ -33,6 +33,7 @@ def _train(recipe_name: str, kind: str, overrides: list[str], out: Path, device:
     finally:
         if progress is not None:
             progress.close()
+    group.leave()
     if group.is_main:
         last = (out / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1]
         where = out / ("final" if finished else "last")

@@ -15,8 +15,8 @@ from unmask.rewards.compose import make_reward
 from unmask.train.grpo import Learner
 from unmask.train.loop import Metrics
 from unmask.train.optim import adamw, clip_and_step
-from unmask.train.parallel import Workers
 from unmask.trajectory import Trajectory
+from unmask.workers import Workers
 
 ALPHA = {"pairs": 1.0, "slots": 1.0, "markov": 1.0, "permutation": 0.1}
 """The price of a step. In a permutation speed costs validity: at 1.0, four steps with clashes earn more."""

@@ -6,7 +6,7 @@ from unmask.config import GrpoRecipe, HeadConfig, OptimConfig, RewardConfig
 from unmask.planners.learned import LearnedPlanner
 from unmask.train.grpo_stage import GrpoStage
 from unmask.train.loop import Metrics
-from unmask.train.parallel import workers
+from unmask.workers import workers
 
 UPDATES = 10
 START = "bundled/policy_init"

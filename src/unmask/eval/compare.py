@@ -4,11 +4,11 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from unmask.eval.ranks import ALONE, Ranks
 from unmask.eval.records import Record
 from unmask.eval.replay import ReplayRow, row_of
 from unmask.eval.run import Conditions, Setting, decode_jobs, evaluate, make_jobs, run_of
 from unmask.tasks.base import Task
+from unmask.workers import ALONE, Workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +28,7 @@ def compare(
     out: Path | None = None,
     traces: bool = False,
     watch: Callable[[Progress], None] | None = None,
-    ranks: Ranks = ALONE,
+    workers: Workers = ALONE,
 ) -> list[Record]:
     """Evaluate every setting on every task; see `evaluate`."""
     records: list[Record] = []
@@ -41,7 +41,7 @@ def compare(
                     watch(Progress(what, done, total))
 
             records += evaluate(
-                setting, task, conditions, out=out, traces=traces, progress=progress, ranks=ranks
+                setting, task, conditions, out=out, traces=traces, progress=progress, workers=workers
             )
     return records
 

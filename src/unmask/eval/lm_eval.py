@@ -19,9 +19,9 @@ from lm_eval.api.registry import register_model
 from unmask.decode.engine import EngineSettings
 from unmask.eval.engine import EngineDecode
 from unmask.eval.harness import Answering, Harness
-from unmask.eval.ranks import ranks
 from unmask.models.load import load_denoiser
 from unmask.planners.load import parse_planner
+from unmask.workers import PATIENCE, workers
 
 
 @register_model("unmask")
@@ -68,9 +68,9 @@ class UnmaskLM(LM):  # type: ignore[misc]
                 raise ValueError(f"{name}={given!r}: give True or False")
         if "mc_num" in answering:
             answering["num_draws"] = answering.pop("mc_num")
-        self.group = ranks(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+        self.group = workers(device, PATIENCE)
         self._rank, self._world_size = self.group.rank, self.group.size
-        self._device = torch.device(self.group.device)
+        self._device = self.group.device
         if device_map is not None and self.group.size > 1:
             raise ValueError("device_map takes all GPUs for one process; leave it or accelerate launch out")
         denoiser = load_denoiser(pretrained, device=self.group.device, dtype=dtype, device_map=device_map)
@@ -81,7 +81,7 @@ class UnmaskLM(LM):  # type: ignore[misc]
             parse_planner(
                 planner,
                 own=pretrained,
-                device=self.group.device,
+                device=str(self.group.device),
                 dtype=denoiser.embed.weight.dtype,
             ),
             Answering(batch_size=int(batch_size), **answering),
@@ -159,3 +159,5 @@ class UnmaskLM(LM):  # type: ignore[misc]
 
 if __name__ == "__main__":
     cli_evaluate()
+    if dist.is_initialized():
+        dist.destroy_process_group()

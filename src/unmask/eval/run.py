@@ -13,7 +13,6 @@ from unmask.decode.loop import decode
 from unmask.decode.text import completion_text, encode_prompts
 from unmask.eval.jsonl import mend
 from unmask.eval.provenance import dtype_of, fingerprint
-from unmask.eval.ranks import ALONE, Ranks
 from unmask.eval.records import Record, Run, Sample, append_records, read_records
 from unmask.eval.traces import append_traces, read_traces, trace_of, traces_path
 from unmask.models.base import Denoiser
@@ -21,6 +20,7 @@ from unmask.planners.base import Planner
 from unmask.rng import derive
 from unmask.tasks.base import Grade, Problem, Split, Task
 from unmask.trajectory import Trajectory
+from unmask.workers import ALONE, Workers
 
 
 class Decode(Protocol):
@@ -120,7 +120,7 @@ def evaluate(
     out: Path | None = None,
     traces: bool = False,
     progress: Callable[[int, int], None] | None = None,
-    ranks: Ranks = ALONE,
+    workers: Workers = ALONE,
 ) -> list[Record]:
     """Decode and grade the problems of a split once per seed; records come seed by seed, problem by problem.
 
@@ -135,7 +135,7 @@ def evaluate(
         out: file to append records to as they come. Samples that it holds are not decoded again.
         traces: keep tokens, steps and confidences in a file beside `out`; doubles the denoiser calls.
         progress: called with (samples done, samples in all) of this process.
-        ranks: the processes that share the work, all of which call this.
+        workers: the processes that share the work, all of which call this.
 
     Raises:
         ValueError: for a denoiser without tokenizer, for what the decode refuses, and for an `out` that holds
@@ -145,9 +145,9 @@ def evaluate(
     run = run_of(setting, task, conditions)
     done = {} if out is None else finished_samples(out, run, traces)
     _refuse_other_problems(done, jobs, conditions, out)
-    ranks.wait()  # nobody may write before all have read
+    workers.wait()  # nobody may write before all have read
     todo = [job for job in jobs if (task.name, job.problem.id, job.seed) not in done]
-    mine = ranks.share(
+    mine = workers.deal(
         sorted(todo, key=lambda job: -len(job.tokens))
     )  # like lengths together, most memory first
     made: list[Record] = []
@@ -165,7 +165,7 @@ def evaluate(
         made += records
         if progress is not None:
             progress(len(made), len(mine))
-    done.update({one.sample: one for one in ranks.gather(made)})
+    done.update({one.sample: one for one in workers.gather(made)})
     return [done[task.name, job.problem.id, job.seed] for job in jobs]
 
 

@@ -13,8 +13,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from unmask.config import ReferenceConfig
 from unmask.rng import RowStreams, derive
-from unmask.train.parallel import Workers
 from unmask.train.sources import Pair, sources
+from unmask.workers import Workers
 
 
 class Examples(NamedTuple):

@@ -22,7 +22,7 @@ from unmask.train.data import Examples, noise_streams, random_mask, reference_ba
 from unmask.train.loop import Metrics
 from unmask.train.optim import adamw, clip_and_step, set_learning_rate
 from unmask.train.packing import pack
-from unmask.train.parallel import Workers
+from unmask.workers import Workers
 
 
 class Noised(NamedTuple):

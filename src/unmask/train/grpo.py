@@ -21,9 +21,9 @@ from unmask.planners.learned import LearnedPlanner
 from unmask.rewards.compose import Reward, Scored
 from unmask.rng import derive
 from unmask.train.loop import Metrics
-from unmask.train.parallel import Workers
 from unmask.train.replay import Replay
 from unmask.trajectory import Trajectory
+from unmask.workers import Workers
 
 
 def advantages(rewards: Sequence[float], group_size: int, floor: float | None) -> list[float]:

@@ -15,9 +15,9 @@ from unmask.train.checkpoint import TrainState
 from unmask.train.grpo import Learner
 from unmask.train.loop import Metrics
 from unmask.train.optim import adamw, clip_and_step, set_learning_rate
-from unmask.train.parallel import Workers
 from unmask.train.planner_init import frozen_denoiser, new_planner
 from unmask.trajectory import Trajectory
+from unmask.workers import Workers
 
 
 class GrpoStage:

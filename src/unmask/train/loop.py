@@ -14,7 +14,7 @@ from unmask.config import RunConfig
 from unmask.runlog import RunLog
 from unmask.train import checkpoint
 from unmask.train.checkpoint import TrainState
-from unmask.train.parallel import Workers
+from unmask.workers import Workers
 
 Metrics = dict[str, float]
 Report = Callable[[int, int, Metrics], None]

@@ -23,7 +23,7 @@ from unmask.train.checkpoint import TrainState
 from unmask.train.data import Examples, noise_streams, random_mask, reference_batches
 from unmask.train.loop import Metrics
 from unmask.train.optim import adamw, clip_and_step, set_learning_rate
-from unmask.train.parallel import Workers
+from unmask.workers import Workers
 
 
 def new_planner(config: HeadConfig, denoiser: Transformer, seed: int) -> LearnedPlanner:

@@ -2,7 +2,7 @@
 
 from unmask.config import DenoiseRecipe, InitRecipe, Recipe
 from unmask.train.loop import Stage
-from unmask.train.parallel import Workers
+from unmask.workers import Workers
 
 
 def make_stage(recipe: Recipe, workers: Workers) -> Stage:

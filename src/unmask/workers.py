@@ -1,27 +1,36 @@
-"""One process or many: Accelerate sets up the group, gradients are summed by hand.
+"""This process among those that `accelerate launch` or `torchrun` started, or alone.
 
-Each process computes the gradient of its share of a global mean; the sum over processes is the gradient of
-the whole. So ranks may do different numbers of backward passes, and the result does not depend on the split.
+In training each process computes the gradient of its share of a global mean; the sum over processes is the
+gradient of the whole. So they may do different numbers of backward passes, and the result does not depend on
+the split.
 """
 
+import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
+from unmask.device import present_device
+
 Item = TypeVar("Item")
+CPU = torch.device("cpu")
+PATIENCE = timedelta(days=7)
+"""For evaluations: how long a process that is finished waits for the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class Workers:
     """This process among its peers."""
 
-    rank: int
-    size: int
-    device: torch.device
+    rank: int = 0
+    size: int = 1
+    device: torch.device = CPU
+    """Of its own, where it is a GPU."""
 
     @property
     def is_main(self) -> bool:
@@ -31,6 +40,18 @@ class Workers:
         """This process's contiguous part of what all do together."""
         bounds = [len(items) * rank // self.size for rank in (self.rank, self.rank + 1)]
         return items[bounds[0] : bounds[1]]
+
+    def deal(self, items: Sequence[Item]) -> Sequence[Item]:
+        """Every size-th item, so that long and short ones are spread evenly."""
+        return items[self.rank :: self.size]
+
+    def gather(self, items: list[Item]) -> list[Item]:
+        """The items of all processes, on every one."""
+        if self.size == 1:
+            return items
+        parts: list[list[Item]] = [[] for _ in range(self.size)]
+        dist.all_gather_object(parts, items)
+        return [item for part in parts for item in part]
 
     def autocast(self, precision: str) -> torch.autocast:
         """Products in bfloat16 where `precision` is bf16; weights and their gradients stay as they are."""
@@ -69,18 +90,32 @@ class Workers:
         return float(largest)
 
     def wait(self) -> None:
+        """Until all are here."""
+        if self.size > 1:  # told no device, NCCL guesses one and warns
+            dist.barrier(device_ids=[self.device.index] if self.device.type == "cuda" else None)
+
+    def leave(self) -> None:
+        """The last that a process has to do with the others."""
         if self.size > 1:
-            dist.barrier()
+            dist.destroy_process_group()
 
 
-def workers(device: str | None = None) -> Workers:
-    """The group that `accelerate launch` or `torchrun` made, or this process alone.
+ALONE = Workers()
+
+
+def workers(device: str | None = None, patience: timedelta | None = None) -> Workers:
+    """The processes of this launch.
 
     Args:
         device: "cpu" or "cuda"; by default a GPU where there is one.
+        patience: how long one waits for the others; by default as long as PyTorch has it.
+
+    Raises:
+        ValueError: for a device that is not here.
     """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        return Workers(device=present_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu")
-    chosen = torch.device(device) if device and state.num_processes == 1 else state.device
-    return Workers(rank=state.process_index, size=state.num_processes, device=chosen)
+    state = PartialState(cpu=device == "cpu", **({} if patience is None else {"timeout": patience}))
+    return Workers(state.process_index, state.num_processes, state.device)

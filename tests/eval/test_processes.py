@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from unmask.eval.ranks import Ranks
 from unmask.eval.records import read_records
 from unmask.eval.traces import read_traces
+from unmask.workers import Workers
 
 
 def launch(folder: Path, size: int) -> None:
@@ -47,7 +47,7 @@ def untimed(path: Path) -> list[dict[str, object]]:
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """One process; two; two that go on where one was killed."""
-    base = tmp_path_factory.mktemp("ranks")
+    base = tmp_path_factory.mktemp("processes")
     found = {name: base / name for name in ("one", "two", "resumed")}
     launch(found["one"], 1)
     launch(found["two"], 2)
@@ -76,6 +76,6 @@ def test_they_write_each_record_and_trace_once_into_one_file(folders: dict[str, 
 
 
 def test_shares_are_disjoint_and_even() -> None:
-    shares = [Ranks(rank, 3).share(range(11)) for rank in range(3)]
+    shares = [Workers(rank, 3).deal(range(11)) for rank in range(3)]
     assert sorted(item for share in shares for item in share) == list(range(11))
     assert {len(share) for share in shares} == {3, 4}
