@@ -264,8 +264,8 @@ def test_a_window_on_a_fresh_cache_sees_what_the_whole_row_sees(columns: slice, 
     whole = Padded.of(None, (3, 19), tokens_BT.device)
     recording = Recording(whole, cache, slot_B[:, None].expand(3, 19), where_BT)
     hidden_BTD = NET.encode(tokens_BT, recording)
-    mask = (torch.arange(24) < 19).expand(3, -1)[:, None, None]
-    window = Windows(where_BT[:, columns], where_BT[:, columns], slot_B, slot_B, cache, mask)
+    bias = torch.zeros(3, 1, 1, 24).masked_fill(torch.arange(24) >= 19, -torch.inf)
+    window = Windows(where_BT[:, columns], where_BT[:, columns], slot_B, slot_B, cache, bias)
     found_BQD = NET.encode(tokens_BT[:, columns], window)
     torch.testing.assert_close(found_BQD, hidden_BTD[:, columns], rtol=0, atol=1e-5)
     changed_BT = tokens_BT.clone()

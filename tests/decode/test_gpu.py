@@ -10,6 +10,7 @@ from tests.decode.test_engine import SHARED
 from tests.decode.test_loop import PLANNERS, PROMPTS, assert_same, decode
 from tests.models.tiny import tiny_net
 from unmask.decode.engine import Engine, EngineSettings
+from unmask.decode.layouts import KeyValueCache, Windows
 from unmask.decode.readout import HeadReadout
 from unmask.decode.sampling import position_log_prob, sample_tokens
 from unmask.planners import features
@@ -113,6 +114,58 @@ def test_captured_steps_keep_the_confidences_that_a_policy_saw() -> None:
         assert row.confidence is not None
         assert row.confidence.shape == (row.nfe, SHARED["length"])
         torch.testing.assert_close(row.confidence, other.confidence)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("kv_heads", [4, 2])
+@pytest.mark.parametrize("is_slice", [True, False])
+@pytest.mark.parametrize("is_captured", [True, False])
+def test_a_window_sees_the_columns_of_its_row_and_no_others(
+    dtype: torch.dtype, kv_heads: int, is_slice: bool, is_captured: bool
+) -> None:
+    rng = torch.Generator("cuda").manual_seed(0)
+
+    def draw(*shape: int) -> torch.Tensor:
+        return torch.randn(*shape, generator=rng, device="cuda").to(dtype)
+
+    keys, values = draw(4, 25, kv_heads, 64), draw(4, 25, kv_heads, 64)
+    cache = KeyValueCache(is_captured, width=24, num_slots=4, layers={0: (keys, values)})
+    slot_B = torch.tensor([0, 1, 2] if is_slice else [3, 0, 2], device="cuda")
+    column_BQ = torch.tensor([[4, 5, 6], [0, 1, 2], [9, 10, 24]], device="cuda")
+    size_B = torch.tensor([19, 24, 11], device="cuda")
+    is_beyond = torch.arange(24, device="cuda") >= size_B[:, None, None, None]
+    bias = torch.zeros(3, 1, 1, 24, device="cuda").masked_fill(is_beyond, -torch.inf)
+    slots = slice(0, 3) if is_slice else slot_B
+    window = Windows(column_BQ, column_BQ, slot_B, slots, cache, bias)
+    both = draw(3, 3, 4 + kv_heads, 64).transpose(1, 2)  # as they come: queries and keys of a token together
+    q, k, v = both[:, :4], both[:, 4:], draw(3, kv_heads, 3, 64)
+    wanted_keys, wanted_values = keys.clone(), values.clone()
+    for row in range(3):
+        wanted_keys[slot_B[row], column_BQ[row]] = k[row].transpose(0, 1)
+        wanted_values[slot_B[row], column_BQ[row]] = v[row].transpose(0, 1)
+    found = window.attend(0, q, k, v)
+    assert torch.equal(keys, wanted_keys)
+    assert torch.equal(values, wanted_values)
+    for row, (slot, size) in enumerate(zip(slot_B.tolist(), size_B.tolist(), strict=True)):
+        seen = [each[slot, :size].float().transpose(0, 1) for each in (keys, values)]
+        seen = [each.repeat_interleave(4 // kv_heads, dim=0) for each in seen]
+        wanted = torch.nn.functional.scaled_dot_product_attention(q[row].float(), *seen)
+        off = 1e-5 if dtype == torch.float32 else 2e-2
+        torch.testing.assert_close(found[row].float(), wanted, rtol=0, atol=off)
+
+
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_cached_steps_can_be_compiled_and_captured(cache: Any) -> None:
+    planner, found = unmask.planner("top_k", k=2), []
+    for more in ({}, {"graphs": True}, {"compile": True}, {"compile": True, "graphs": True}):
+        net = tiny_net(dim=64).cuda().bfloat16()
+        served = Engine(net, planner, EngineSettings(max_rows=8, cache=cache, **more))
+        for _ in range(3):
+            rows = served.decode(PROMPTS * 4, **SHARED)
+        assert all(row.num_cached_steps for row in rows)
+        found.append(torch.cat([row.tokens for row in rows]))
+    for other in found[1:]:
+        assert (other == found[0]).float().mean() >= 0.9
 
 
 @pytest.mark.parametrize("name", ["tokens", "subset"])

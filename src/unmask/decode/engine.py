@@ -283,7 +283,7 @@ class Engine:
             else:
                 state = state.grown(most, width, length, seen)
             if settings.cache != "none" and self._cache is None:
-                self._cache = KeyValueCache()
+                self._cache = KeyValueCache(settings.graphs)
             runner = Runner(self.denoiser, self.planner, state, self._cache, settings.max_logits)
             self._runner = GraphedRunner(runner) if settings.graphs else runner
             self._state = state

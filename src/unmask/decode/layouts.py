@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from unmask.layers import Layout, attention
+from unmask.rng import HAS_TRITON
 
 try:
     from torch.nn.attention import varlen
@@ -22,6 +23,8 @@ except ImportError:  # torch before 2.10
 _GROUPS: dict[str, Any] = {}  # how to say that groups of queries share keys, where it can be said
 if varlen is not None and "enable_gqa" in signature(varlen.varlen_attn).parameters:
     _GROUPS["enable_gqa"] = True
+MANY = 512
+"""Tokens that keep the GPU busier with indexing than the host with a launch of our kernel."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +72,8 @@ class KeyValueCache:
     One more column takes what is to be forgotten.
     """
 
+    is_captured: bool = False
+    """Whether steps are replayed: then launching a kernel costs the host nothing."""
     width: int = 0
     num_slots: int = 0
     layers: dict[int, tuple[Tensor, Tensor]] = field(default_factory=dict)
@@ -100,8 +105,14 @@ class KeyValueCache:
             shape = (self.num_slots, self.width + 1, k_XHTK.shape[1], k_XHTK.shape[3])
             self.layers[layer] = (k_XHTK.new_zeros(shape), v_XHTK.new_zeros(shape))
         slot, column = slot.to(k_XHTK.device), column.to(k_XHTK.device)
-        for kept, new in zip(self.layers[layer], (k_XHTK, v_XHTK), strict=True):
-            kept.index_put_((slot, column), new.transpose(1, 2).to(kept.dtype))
+        new = k_XHTK.transpose(1, 2), v_XHTK.transpose(1, 2)
+        if HAS_TRITON and k_XHTK.is_cuda and (self.is_captured or column.numel() >= MANY):
+            from unmask.decode.cache_kernel import put
+
+            put(*self.layers[layer], slot.expand_as(column), column, *new)
+            return
+        for kept, each in zip(self.layers[layer], new, strict=True):
+            kept.index_put_((slot, column), each.to(kept.dtype))
 
     def read(self, layer: int, slots: slice | Tensor, width: int) -> tuple[Tensor, Tensor]:
         """(B, G, width, K) keys and values; a slice of the slots is read without a copy."""
@@ -140,11 +151,11 @@ class Windows:
     slot_B: Tensor
     slots: slice | Tensor
     cache: KeyValueCache
-    mask: Tensor
-    """(B, 1, 1, width) bool: the columns of each row."""
+    bias: Tensor
+    """(B, 1, 1, width): 0 for the columns of a row, minus infinity for those behind it."""
 
     def attend(self, layer: int, q_XHTK: Tensor, k_XHTK: Tensor, v_XHTK: Tensor) -> Tensor:
         self.cache.write(layer, self.slot_B[:, None], self.column_BQ, k_XHTK, v_XHTK)
-        keys, values = self.cache.read(layer, self.slots, self.mask.shape[-1])
-        mask = self.mask.to(q_XHTK.device)
-        return attention(q_XHTK, keys.to(q_XHTK.dtype), values.to(q_XHTK.dtype), mask)
+        keys, values = self.cache.read(layer, self.slots, self.bias.shape[-1])
+        bias = self.bias.to(q_XHTK.device, q_XHTK.dtype)
+        return attention(q_XHTK, keys.to(q_XHTK.dtype), values.to(q_XHTK.dtype), bias)

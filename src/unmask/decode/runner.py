@@ -224,9 +224,10 @@ class Runner:
         raw_BQ = begin_B1 + torch.arange(width, device=device)
         position_BQ = torch.minimum(raw_BQ, end_B1 - 1)
         column_BQ = raw_BQ.masked_fill(raw_BQ >= end_B1, self.cache.width)
-        columns_W = torch.arange(batch.shape.width, device=device)
-        mask = (columns_W < size_B[:, None])[:, None, None]
-        layout = Windows(position_BQ, column_BQ, batch.slot_B, batch.slots, self.cache, mask)
+        is_beyond = torch.arange(batch.shape.width, device=device) >= size_B[:, None, None, None]
+        bias = torch.zeros_like(is_beyond, dtype=self.denoiser.head.weight.dtype)
+        bias = bias.masked_fill(is_beyond, -torch.inf)
+        layout = Windows(position_BQ, column_BQ, batch.slot_B, batch.slots, self.cache, bias)
         hidden_BQD = self.denoiser.encode(self.state.tokens_RW[batch.slot_B[:, None], position_BQ], layout)
         row_B1 = torch.arange(num_rows, device=device)[:, None]
         offset_BL = (rows.prompt_B[:, None] + position_BL - begin_B1).clamp_max(width - 1)
