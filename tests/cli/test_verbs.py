@@ -171,6 +171,17 @@ def test_generate_shows_text_and_cost(model: Path, tmp_path: Path, call: Callabl
     assert "<html" in page.read_text()
 
 
+def test_a_home_folder_after_an_equals_sign_is_found(
+    model: Path, tmp_path: Path, call: Callable[..., Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    words = ["-p", "top_k(4)", "--length", 8, "--block-length", 8, "--html=~/steps.html"]
+    assert call("generate", "=~/", "-m", model, *words)[0] == 0
+    assert (tmp_path / "steps.html").is_file()
+    assert not (tmp_path / "~").exists()
+
+
 def test_a_prompt_can_be_a_turn_in_the_chat_template(
     model: Path, tmp_path: Path, call: Callable[..., Any]
 ) -> None:

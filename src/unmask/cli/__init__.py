@@ -1,6 +1,7 @@
 """The command line: a file per group of verbs; each imports what it needs when it is called."""
 
 import sys
+from pathlib import Path
 
 import typer
 
@@ -36,7 +37,7 @@ for stage in (denoise, init, grpo):
 def main() -> None:
     """Run a verb; what the user can mend is one line on stderr and exit status 2."""
     try:
-        status = app(standalone_mode=False)
+        status = app([_at_home(word) for word in sys.argv[1:]], standalone_mode=False)
     except ValueError as error:
         fail(str(error))
     except OSError as error:
@@ -50,3 +51,9 @@ def main() -> None:
             raise
         fail(error.format_message())
     sys.exit(status if isinstance(status, int) else 0)
+
+
+def _at_home(word: str) -> str:
+    """`--out=~/runs` with the home folder in it: shells put it in at the start of a word only."""
+    name, _, value = word.partition("=")
+    return f"{name}={Path(value).expanduser()}" if name.startswith("--") and value.startswith("~/") else word
