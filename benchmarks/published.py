@@ -11,6 +11,7 @@ Fast-dLLM --tokens-per-step makes it. The last line of stdout is one JSON object
 
 import argparse
 import json
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     limits = measure_limits(device, dtype)
     result: dict[str, Any] = {"benchmark": "published", "size": options.size, "dtype": options.dtype}
     result |= {"hardware": hardware(device), "torch": torch.__version__, "unmask": unmask.__version__}
+    result |= {"commit": commit(), "rounds": options.rounds}
     result |= {"tflops": limits.flops / 1e12, "gigabytes_per_second": limits.bandwidth / 1e9, "scenarios": {}}
     print(f"{result['hardware']}: {result['tflops']:.1f} TFLOP/s, {result['gigabytes_per_second']:.0f} GB/s")
     for name in options.scenarios:
@@ -57,6 +59,12 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
             options.out.write_text(json.dumps(result) + "\n")
     print(json.dumps(result))
     return result
+
+
+def commit() -> str:
+    """Of this checkout, with a + where files differ from it; empty where it is none."""
+    words = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
 
 
 def _options(arguments: list[str] | None) -> argparse.Namespace:

@@ -53,7 +53,8 @@ def fetch_folder(
     elif name.startswith("bundled/"):
         folder = BUNDLED / name.removeprefix("bundled/")
         if not folder.is_dir():
-            known = ", ".join(sorted(f"bundled/{each.name}" for each in BUNDLED.iterdir() if each.is_dir()))
+            weights = sorted(BUNDLED.glob("*/*.safetensors"))
+            known = ", ".join(dict.fromkeys(f"bundled/{each.parent.name}" for each in weights))
             raise ValueError(f"nothing bundled is called {name!r}; there is {known}")
     else:
         folder = Path(name).expanduser()

@@ -344,3 +344,16 @@ def test_planner_words_take_settings_by_place_and_by_name() -> None:
 def test_a_base_without_a_planner_of_its_own_says_who_has_one() -> None:
     with pytest.raises(ValueError, match="--model bundled/dultra"):
         parse_planner("own", own="bundled")
+
+
+def test_a_head_is_refused_beside_another_denoiser_than_its_own() -> None:
+    with pytest.raises(ValueError, match="--model bundled/dultra --planner own"):
+        parse_planner("bundled/dultra", own="bundled")
+    assert isinstance(parse_planner("bundled/dultra", own="bundled/dultra"), LearnedPlanner)
+    assert isinstance(parse_planner("bundled/policy", own="bundled/dultra"), LearnedPlanner)
+
+
+@pytest.mark.parametrize("text", ["topk(2)", "facter", "threshhold(0.9)"])
+def test_a_misspelt_planner_is_answered_with_those_there_are(text: str) -> None:
+    with pytest.raises(ValueError, match=r"unknown planner .* use one of .*threshold"):
+        parse_planner(text)

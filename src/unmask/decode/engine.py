@@ -174,7 +174,7 @@ class Engine:
         Beside log-likelihoods it records what a policy saw: 4 bytes for each step and completion position.
 
         Raises:
-            ValueError: for what `unmask.decode` refuses.
+            ValueError: for what `unmask.decode` refuses, and a row over `max_tokens`.
             RuntimeError: naming the first row that failed on the way.
         """
         rows = dict(
@@ -197,7 +197,7 @@ class Engine:
         Rows of others run beside them; `step` reports those.
 
         Raises:
-            ValueError: for what `unmask.decode` refuses.
+            ValueError: for what `unmask.decode` refuses, and a row over `max_tokens`.
             RuntimeError: naming a row that failed on the way.
         """
         check(self.denoiser, prompts, length, block_length, temperature)

@@ -52,8 +52,10 @@ def decode(
         One trajectory per prompt, in order.
 
     Raises:
-        ValueError: for an empty prompt, one longer than the model allows or with a mask token in it, a
-            block length that does not divide the length, or a negative temperature.
+        ValueError: for an empty prompt, one longer than the model allows, with a mask token or ids out of
+            the vocabulary in it, a block length that does not divide the length, a temperature or batch size
+            out of range, or another number of seeds than of prompts.
+        RuntimeError: for a planner that chooses nothing.
     """
     check(denoiser, prompts, length, block_length, temperature)
     if batch_size is not None and batch_size < 1:

@@ -94,7 +94,7 @@ def _policy(console: Console) -> dict[str, Any]:
     console.rule("2. A policy learns on the bundled net, base frozen")
     console.print(
         "331,265 parameters that see confidences, mask and time. It starts as a copy of Fast-dLLM's rule; "
-        "GRPO with reward = correct × speed repairs and then quickens it.",
+        "GRPO with reward = correct × speed repairs it first; speed takes more updates (bundled/policy).",
         highlight=False,
     )
     rewards: list[float] = []

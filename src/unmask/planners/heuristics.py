@@ -1,4 +1,4 @@
-"""Planners without parameters. B rows, L completion positions."""
+"""Planners without parameters. B rows, L shown positions."""
 
 import functools
 import math
@@ -94,7 +94,7 @@ class Entropy:
 
 @dataclass(frozen=True, slots=True)
 class Threshold:
-    """All open positions with confidence above tau, and always the most confident one.
+    """All open positions with confidence of at least tau, and always the most confident one.
 
     Fast-dLLM (arXiv 2505.22618), confidence-aware parallel decoding, threshold strategy.
     """

@@ -1,6 +1,6 @@
 """From scores to a planner: the subset law, the inference modes and the speed dial.
 
-B rows, L completion positions.
+B rows, L shown positions.
 """
 
 import copy
@@ -33,6 +33,12 @@ class LearnedPlanner(nn.Module):
     `top_k` takes the int(sum of probabilities) most probable ones. The last two always take the most
     probable one. `factor` multiplies the probabilities (the speed dial: above 1 is faster); `temperature`
     divides the logits.
+
+    Laws: `nonempty` (Bernoulli, given that one position is taken), `fallback` (dUltra's: Bernoulli, and the
+    most probable one where it takes none), `plackett_luce` (arXiv 2512.09106).
+
+    Raises:
+        ValueError: for an unknown law or mode, or a factor or temperature that is no number above 0.
 
     Our heads give float32 logits under autocast; so should others, as rounded ones make another law.
     """
@@ -70,7 +76,11 @@ class LearnedPlanner(nn.Module):
         return known.get(type(self.head), "row")  # who derives from them may look at more
 
     def tuned(self, **settings: Any) -> "LearnedPlanner":
-        """The same head (shared parameters) with other `law`, `mode`, `factor` or `temperature`."""
+        """The same head (shared parameters) with other `law`, `mode`, `factor` or `temperature`.
+
+        Raises:
+            ValueError: for another setting, or a value out of range.
+        """
         other = copy.copy(self)
         for name, value in settings.items():
             if name not in ("law", "mode", "factor", "temperature"):

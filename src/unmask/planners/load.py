@@ -44,7 +44,8 @@ def planner(name: str, **settings: float | str) -> Planner:
     """A heuristic planner by name.
 
     Names and settings: `top_k(k)`, `threshold(tau)`, `factor(factor, last_pair)`, `entropy_bound(gamma)`,
-    `margin(k)`, `entropy(k)`, `random(k)`, `left_to_right(k)`, `schedule(steps, by, among)`.
+    `margin(k)`, `entropy(k)`, `random(k)`, `left_to_right(k)`, `schedule(steps, by, among)`. Rules, defaults
+    and sources: `unmask.planners.heuristics`, and docs/evaluate.md.
 
     Raises:
         ValueError: for an unknown name or setting, or a value out of range.
@@ -73,9 +74,13 @@ def parse_planner(
     model, `own`. `dtype` is that of a learned planner's weights; None keeps float32.
 
     Raises:
-        ValueError: for what cannot be read, loaded or set.
+        ValueError: for what cannot be read, loaded or set, and for a head that was saved with another
+            denoiser than `own`.
     """
     name, arguments = split_call(text, "planner")
+    if name not in HEURISTICS and name != "own" and "/" not in name and not Path(name).exists():
+        known = ", ".join(sorted(HEURISTICS))
+        raise ValueError(f"unknown planner {name!r}; use one of {known}, own, a folder or a hub id")
     settings: dict[str, Any] = {}
     names = HEURISTICS[name].__slots__ if name in HEURISTICS else ()
     for place, (said, value) in enumerate(arguments):
@@ -95,7 +100,12 @@ def parse_planner(
                 f"{own} has no planner of its own; use --model bundled/dultra, or another planner"
             )
         name = str(own)
-    return load_planner(name, device=device).to(dtype=dtype).tuned(**settings)
+    learned = load_planner(name, device=device)
+    if own is not None and not isinstance(learned.head, ConfidencePolicy):
+        folder = fetch_folder(name)
+        if (folder / "config.json").is_file() and folder.resolve() != fetch_folder(own).resolve():
+            raise ValueError(f"{name} reads its own denoiser, not {own}; use --model {name} --planner own")
+    return learned.to(dtype=dtype).tuned(**settings)
 
 
 def _number(text: str) -> float | int | str:
@@ -163,7 +173,11 @@ def _load_dultra(folder: Path) -> LearnedPlanner:
 
 
 def save_planner(folder: str | Path, learned: LearnedPlanner) -> None:
-    """Write `planner.json` and `planner.safetensors`; the old ones stay until both are whole."""
+    """Write `planner.json` and `planner.safetensors`; the old ones stay until both are whole.
+
+    Raises:
+        ValueError: for a head of one's own, which could not be read back.
+    """
     kind = next((name for name, (module, _) in HEADS.items() if type(learned.head) is module), None)
     if kind is None:
         raise ValueError(f"a {type(learned.head).__name__} cannot be saved; use a head of {', '.join(HEADS)}")
