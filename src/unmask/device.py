@@ -25,6 +25,11 @@ def present_device(device: Any) -> torch.device:
     return found
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Also on a CPU, where PyTorch has no class for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+
+
 def known_dtype(name: Any) -> torch.dtype:
     """The dtype of a name.
 

@@ -111,11 +111,16 @@ def workers(device: str | None = None, patience: timedelta | None = None) -> Wor
         patience: how long one waits for the others; by default as long as PyTorch has it.
 
     Raises:
-        ValueError: for a device that is not here.
+        ValueError: for a device that is not here, or a launch that is not understood.
     """
-    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        return Workers(device=present_device(device or ("cuda" if torch.cuda.is_available() else "cpu")))
+    found = present_device(device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    size = int(os.environ.get("WORLD_SIZE") or 1)
+    if size == 1:
+        return Workers(device=found)
     from accelerate import PartialState
 
-    state = PartialState(cpu=device == "cpu", **({} if patience is None else {"timeout": patience}))
-    return Workers(state.process_index, state.num_processes, state.device)
+    options = {} if patience is None else {"timeout": patience}
+    state = PartialState(cpu=found.type == "cpu", **options)
+    if state.num_processes != size:
+        raise ValueError(f"{size} processes were launched, and accelerate sees {state.num_processes}")
+    return Workers(state.process_index, size, state.device)

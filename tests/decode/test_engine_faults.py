@@ -58,6 +58,16 @@ def test_a_row_of_which_the_model_returns_nan_costs_no_other(
 
 
 @every_planner
+def test_a_row_of_nan_is_reported_late_but_well_where_the_host_looks_seldom(planner: Planner) -> None:
+    net = tiny_net()
+    with torch.no_grad():
+        net.embed.weight[7] = torch.nan
+    served = engine(planner, net, steps_per_sync=5)
+    number = served.submit([7], length=2, block_length=2, record_log_probs=True)
+    assert "NaN" in (by_id(list(served.run()))[number].error or "")
+
+
+@every_planner
 def test_a_longer_row_of_nan_costs_no_shorter_one(planner: Planner) -> None:
     net = tiny_net()
     with torch.no_grad():

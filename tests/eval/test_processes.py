@@ -11,7 +11,7 @@ import pytest
 
 from unmask.eval.records import read_records
 from unmask.eval.traces import read_traces
-from unmask.workers import Workers
+from unmask.workers import Workers, workers
 
 
 def launch(folder: Path, size: int) -> None:
@@ -73,6 +73,33 @@ def test_they_write_each_record_and_trace_once_into_one_file(folders: dict[str, 
     assert len(records) == len({one.sample for one in records}) == 26
     one, other = (read_traces(folders[each] / "records.jsonl") for each in ("one", name))
     assert other == one
+
+
+def test_processes_find_each_other_when_no_device_is_named() -> None:
+    """Without a GPU, too."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    program = "from unmask.workers import workers; g = workers(); print(g.rank, g.size); g.leave()"
+    both = [
+        subprocess.Popen(
+            [sys.executable, "-c", program],
+            env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank},
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for rank in ("0", "1")
+    ]
+    assert [process.communicate(timeout=90)[0] for process in both] == ["0 2\n", "1 2\n"]
+
+
+def test_a_process_is_alone_where_no_launch_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    for size in ("", "1"):
+        monkeypatch.setenv("WORLD_SIZE", size)
+        assert (workers("cpu").rank, workers("cpu").size) == (0, 1)
+    with pytest.raises(ValueError, match="unknown device"):
+        workers("tpu")
 
 
 def test_shares_are_disjoint_and_even() -> None:

@@ -269,3 +269,11 @@ def test_a_schedule_refuses_what_it_cannot_do() -> None:
             unmask.planner("schedule", **settings)
     planner = parse_planner("schedule(24, by=margin, among=50)")
     assert planner == unmask.planner("schedule", steps=24, by="margin", among=50)
+
+
+@pytest.mark.parametrize(
+    "text", ["top_k(2.0)", "random(1e20)", "schedule(4.0)", "schedule(4, among=3.0)", "top_k(1e400)"]
+)
+def test_counts_are_whole_numbers_of_a_sensible_size(text: str) -> None:
+    with pytest.raises(ValueError, match="give a whole number above 0"):
+        parse_planner(text)

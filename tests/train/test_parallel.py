@@ -12,6 +12,8 @@ import pytest
 from tests.train.small import denoise_recipe, grpo_recipe, init_recipe, metrics_of, policy_recipe, tensors_of
 from tests.train.small import train as train_alone
 from unmask.config import OptimConfig, Recipe
+from unmask.train.stages import make_stage
+from unmask.workers import Workers
 
 SLOW = OptimConfig(lr=1e-5, warmup=0)
 """Adam turns the rounding of a gradient near zero into a part of a step; small steps keep that below 1e-6."""
@@ -70,3 +72,11 @@ def test_two_processes_equal_one(name: str, base: Path, two: Path, tmp_path: Pat
         assert (value - other[key]).abs().max() <= 1e-6, key
     for ours, theirs in zip(metrics_of(tmp_path), metrics_of(two / name), strict=True):
         assert theirs == pytest.approx(ours, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "name"), [("denoise", "batch_size"), ("dultra", "prompts")])
+def test_more_processes_than_there_is_to_share_are_refused(base: Path, kind: str, name: str) -> None:
+    recipe = recipes(base)[kind]
+    many = getattr(recipe, name) + 1
+    with pytest.raises(ValueError, match=f"{many} processes cannot share {name} {many - 1}"):
+        make_stage(recipe, Workers(0, many))

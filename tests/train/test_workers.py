@@ -1,6 +1,8 @@
-"""What a data worker does with signals."""
+"""What a data worker does with signals, and at the end of its trainer."""
 
 import multiprocessing
+import subprocess
+import sys
 import time
 from multiprocessing.process import BaseProcess
 
@@ -29,3 +31,23 @@ def _terminate(worker: BaseProcess) -> None:
     for _ in range(100):
         worker.terminate()
         time.sleep(0.05)
+
+
+TRAINER = """
+from tests.train.small import denoise_recipe
+from unmask.tasks.tokenizer import build_tokenizer
+from unmask.train.data import ReferenceBatches, batches
+
+if __name__ == "__main__":
+    stream = batches(ReferenceBatches(denoise_recipe(batch_size=2), build_tokenizer()), 0, 100, 2)
+    next(stream)
+    raise RuntimeError("out of memory, for instance")
+"""
+
+
+def test_a_trainer_that_fails_takes_its_workers_with_it() -> None:
+    found = subprocess.run(
+        [sys.executable, "-c", TRAINER], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert found.returncode == 1
+    assert found.stderr.rstrip().endswith("RuntimeError: out of memory, for instance")

@@ -61,6 +61,9 @@ def bench(
         raise ValueError(f"{rounds} rounds time nothing; use 1 or more")
     if num_prompts < 1:
         raise ValueError(f"{num_prompts} prompts are nothing to decode; use 1 or more")
+    for kind in cache:
+        if cache.count(kind) > 1:
+            raise ValueError(f"--cache {kind} is given twice; give every cache once")
     engines = {
         kind: engine_settings(
             device,
@@ -124,6 +127,8 @@ def _prompts(text: str, number: int, denoiser: "Transformer", seed: int) -> list
 
     low, dash, high = text.partition("-")
     if low.isdigit() and (not dash or high.isdigit()):
+        if dash and int(low) > int(high):
+            raise ValueError(f"--prompts {text}: the shortest is longer than the longest")
         return random_prompts(denoiser, number, int(low), int(high or low), seed)
     if denoiser.tokenizer is None:
         raise ValueError("this model has no tokenizer; give lengths such as --prompts 40-400")

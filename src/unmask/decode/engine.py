@@ -6,7 +6,8 @@ cache the engine gives, token for token, what the reference loop `unmask.decode.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal, SupportsIndex
+from operator import index
+from typing import Literal, SupportsIndex
 
 import torch
 
@@ -14,9 +15,10 @@ from unmask.decode.batches import whole_rows, windows
 from unmask.decode.graphs import GraphedRunner
 from unmask.decode.layouts import KeyValueCache
 from unmask.decode.loop import check
-from unmask.decode.rows import Finished, Queue, Running
+from unmask.decode.rows import Finished, Queue, Running, room_for
 from unmask.decode.runner import Batch, Runner
 from unmask.decode.state import DONE, FAILURES, Request, State
+from unmask.device import is_out_of_memory
 from unmask.models.transformer import Transformer
 from unmask.planners.base import Planner, sight_of
 from unmask.rng import row_seeds
@@ -24,9 +26,10 @@ from unmask.trajectory import CACHES, Trajectory
 
 __all__ = ["Engine", "EngineSettings", "Finished"]
 
-
 PATIENCE = 8
 """Out of memory, half as many rows run together; twice as many again after this many times them finished."""
+WASTE = 4
+"""A cache this many times as wide as the rows that come is made anew, smaller, once nothing runs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,12 +127,14 @@ class Engine:
         """Queue a row; the number returned names it. Arguments are those of `unmask.decode`.
 
         A row that cannot be decoded is reported by the next `step`, and costs the others nothing.
+
+        Raises:
+            TypeError, ValueError: for ids, a temperature or a seed that are no numbers.
         """
-        tokens = tuple(int(token) for token in prompt)
+        tokens = tuple(index(token) for token in prompt)
         (row_seed,) = row_seeds(seed, [tokens])
-        request = self._request(
-            tokens, length, block_length, float(temperature), row_seed, stop_at_eos, record_log_probs
-        )
+        settings = (length, block_length, temperature, row_seed, stop_at_eos, record_log_probs)
+        request = self._request(tokens, *settings)
         try:
             check(self.denoiser, [tokens], length, block_length, temperature)
             self._check_size(request)
@@ -139,10 +144,13 @@ class Engine:
             self._waiting.put(request)
         return request.id
 
-    def _request(self, *settings: Any) -> Request:
-        """A request with a new id; `settings` are the fields behind it."""
+    def _request(
+        self, tokens: tuple[int, ...], length: int, block: int, temperature: float, seed: int, *flags: bool
+    ) -> Request:
+        """A request with a new id; `flags` are the fields behind its seed."""
         self._next_id += 1
-        return Request(self._next_id - 1, *settings)
+        settings = (length, block, float(temperature), seed)
+        return Request(self._next_id - 1, tokens, *settings, *map(bool, flags))
 
     def _check_size(self, request: Request) -> None:
         if self.settings.max_tokens is not None and request.size > self.settings.max_tokens:
@@ -201,12 +209,10 @@ class Engine:
             RuntimeError: naming a row that failed on the way.
         """
         check(self.denoiser, prompts, length, block_length, temperature)
-        tokens = [tuple(int(token) for token in prompt) for prompt in prompts]
+        tokens = [tuple(index(token) for token in prompt) for prompt in prompts]
         requests = [
-            self._request(
-                prompt, length, block_length, float(temperature), row_seed, stop_at_eos, record_log_probs
-            )
-            for prompt, row_seed in zip(tokens, row_seeds(seed, tokens), strict=True)
+            self._request(prompt, length, block_length, temperature, each, stop_at_eos, record_log_probs)
+            for prompt, each in zip(tokens, row_seeds(seed, tokens), strict=True)
         ]
         for request in requests:
             self._check_size(request)
@@ -235,6 +241,7 @@ class Engine:
         while self.num_unfinished:
             yield from self.step()
 
+    @torch.inference_mode(False)  # the state outlives the mode of the caller
     def step(self) -> list[Finished]:
         """Let rows in, call the denoiser on each running row once, and report what finished.
 
@@ -246,7 +253,7 @@ class Engine:
                 self._advance()
         except BaseException as error:  # an interrupt, too, may come between two halves of a change
             unfinished = self._start_anew()
-            if not _is_out_of_memory(error):
+            if not is_out_of_memory(error):
                 raise
             self._retreat(unfinished)
         if not self._running and not self._waiting:
@@ -274,9 +281,14 @@ class Engine:
 
     def _reserve(self, requests: Sequence[Request], most: int) -> None:
         """Have room for new rows; those that run stay as they are."""
-        state, settings = self._state, self.settings
-        if state is None or not state.holds(most, *self._room_for(requests)):
-            width, length, seen = self._room_for([*requests, *self._waiting.all()])
+        settings, sees = self.settings, sight_of(self.planner) == "confidence"
+        is_idle = len(self._running) == len(requests)  # nobody needs what the cache holds
+        needed = room_for([*requests, *self._waiting.all()], sees)[0] if self._cache and is_idle else 0
+        if self._cache and needed and self._cache.width >= WASTE * needed:
+            self._state = self._cache = self._runner = None
+        state = self._state
+        if state is None or not state.holds(most, *room_for(requests, sees)):
+            width, length, seen = room_for([*requests, *self._waiting.all()], sees)
             width = -(-width // 64) * 64
             if state is None:
                 state = State.empty(most, width, length, self.denoiser.device, seen)
@@ -290,15 +302,8 @@ class Engine:
             self._batches.clear()
         if self._cache is not None:
             slots = 1 + max(running.slot for running in self._running.values())
-            moved = self._cache.reserve(slots, most + 1, state.width)
-            if moved and isinstance(self._runner, GraphedRunner):
+            if self._cache.reserve(slots, most + 1, state.width) and isinstance(self._runner, GraphedRunner):
                 self._runner.forget()
-
-    def _room_for(self, requests: Sequence[Request]) -> tuple[int, int, bool]:
-        """Columns, completion positions, and whether what the planner sees is recorded."""
-        sees = sight_of(self.planner) == "confidence"
-        seen = sees and any(request.record_log_probs for request in requests)
-        return max(each.size for each in requests), max(each.length for each in requests), seen
 
     def _advance(self) -> None:
         """One step of every running row: rows that must be seen whole together, windows together."""
@@ -393,8 +398,3 @@ class Engine:
                 self._finished.append(Finished(request.id, None, "out of memory, alone in its step"))
                 self._room = None
             self._tried_alone ^= {request.id}
-
-
-def _is_out_of_memory(error: BaseException) -> bool:
-    """Also on a CPU, where PyTorch has no class for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -104,6 +104,9 @@ class KeyValueCache:
         if layer not in self.layers:
             shape = (self.num_slots, self.width + 1, k_XHTK.shape[1], k_XHTK.shape[3])
             self.layers[layer] = (k_XHTK.new_zeros(shape), v_XHTK.new_zeros(shape))
+        keys, values = self.layers[layer]
+        if keys.dtype != k_XHTK.dtype and not self.is_captured:  # autocast has come or gone
+            self.layers[layer] = (keys.to(k_XHTK.dtype), values.to(k_XHTK.dtype))
         slot, column = slot.to(k_XHTK.device), column.to(k_XHTK.device)
         new = k_XHTK.transpose(1, 2), v_XHTK.transpose(1, 2)
         if HAS_TRITON and k_XHTK.is_cuda and (self.is_captured or column.numel() >= MANY):

@@ -50,6 +50,12 @@ class Running:
         return block if ends_with_block else length - start
 
 
+def room_for(requests: Sequence[Request], sees: bool) -> tuple[int, int, bool]:
+    """Columns, completion positions, and whether what a planner that `sees` confidences saw is recorded."""
+    seen = sees and any(request.record_log_probs for request in requests)
+    return max(each.size for each in requests), max(each.length for each in requests), seen
+
+
 class Queue:
     """Requests in the order in which they come."""
 

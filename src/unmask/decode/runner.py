@@ -35,7 +35,7 @@ class Shape:
     length: int
     """Longest completion."""
     width: int
-    """Longest row."""
+    """Columns that are seen: the longest row there may be, or of windows little more than the longest."""
     draws: bool
     """Whether any row samples its tokens."""
     stops: bool
@@ -157,6 +157,7 @@ class Runner:
         alive_B = view.masked_BC.any(-1)
         if shape.records:
             step_B = torch.where(alive_B, rows.step_B, state.length)
+            step_B = step_B.clamp_max(state.length)  # a row that has failed goes on until the host looks
             state.planner_log_prob_RC[batch.slot_B, step_B] = subset.log_prob(chosen_BL).float()
             fixed_B = readout.log_prob().masked_fill(~chosen_BL, 0.0).sum(-1)
             state.token_log_prob_RC[batch.slot_B, step_B] = fixed_B

@@ -11,10 +11,13 @@ from torch import Tensor
 from unmask.planners.base import Logits, Sight, Subset, View
 from unmask.planners.subsets import Fixed, UniformOfSize, top
 
+MOST = 2**31
+"""Above any number of positions, steps or tokens."""
 
-def _count(k: int) -> None:
-    if not (k >= 1 and k == int(k)):
-        raise ValueError(f"k={k} is no number of positions; give a whole number above 0")
+
+def _count(k: int, name: str = "k", things: str = "positions") -> None:
+    if not isinstance(k, int) or not 1 <= k <= MOST:
+        raise ValueError(f"{name}={k} is no number of {things}; give a whole number above 0")
 
 
 def _positive(name: str, value: float) -> None:
@@ -183,9 +186,9 @@ class Schedule:
     among: int | None = None
 
     def __post_init__(self) -> None:
-        for name, value in (("steps", self.steps), ("among", self.among)):
-            if value is not None and not (value >= 1 and value == int(value)):
-                raise ValueError(f"{name}={value} is no number of {name}; give a whole number above 0")
+        _count(self.steps, "steps", "steps")
+        if self.among is not None:
+            _count(self.among, "among", "tokens")
         if self.by not in ("confidence", "margin", "entropy"):
             raise ValueError(f"by={self.by!r} is unknown; use confidence, margin or entropy")
         if self.by == "margin" and self.among == 1:

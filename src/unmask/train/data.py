@@ -3,8 +3,12 @@
 B examples, P prompt and L completion positions, T = P + L.
 """
 
+import atexit
+import multiprocessing
+import multiprocessing.process
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -86,10 +90,22 @@ def batches(dataset: ReferenceBatches, first: int, total: int, num_workers: int)
         pin_memory=torch.cuda.is_available(),
         worker_init_fn=_leave_signals_to_the_trainer,
     )
-    for batch in loader:
+    others = set(multiprocessing.active_children())
+    stream = iter(loader)
+    end = partial(_end, set(multiprocessing.active_children()) - others)
+    atexit.register(end)  # after an error the iterator may be held by the traceback until the very end
+    for batch in stream:
         if isinstance(batch, Exception):
             raise batch
         yield batch
+    atexit.unregister(end)
+
+
+def _end(processes: Iterable[multiprocessing.process.BaseProcess]) -> None:
+    """Kill what swallows the one SIGTERM that Python sends at its end."""
+    signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # PyTorch's handler takes it for a crash
+    for process in processes:
+        process.kill()
 
 
 class _ErrorsAreItems(Dataset[Examples | Exception]):
@@ -108,7 +124,7 @@ class _ErrorsAreItems(Dataset[Examples | Exception]):
 def _leave_signals_to_the_trainer(worker: int) -> None:
     """Ctrl-C reaches the whole process group; the trainer saves and then ends its workers.
 
-    A second SIGTERM ends a worker, else the exit of a trainer that could not would wait for ever.
+    A second SIGTERM ends a worker.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, lambda number, frame: signal.signal(number, signal.SIG_DFL))

@@ -1,6 +1,6 @@
 """Which stage runs a recipe."""
 
-from unmask.config import DenoiseRecipe, InitRecipe, Recipe
+from unmask.config import DenoiseRecipe, GrpoRecipe, InitRecipe, Recipe
 from unmask.train.loop import Stage
 from unmask.workers import Workers
 
@@ -9,8 +9,14 @@ def make_stage(recipe: Recipe, workers: Workers) -> Stage:
     """The stage for a recipe, its models loaded or made.
 
     Raises:
-        ValueError: for models or tasks that cannot be loaded.
+        ValueError: for models or tasks that cannot be loaded, and more processes than there is to share.
     """
+    name = "prompts" if isinstance(recipe, GrpoRecipe) else "batch_size"
+    if getattr(recipe, name) < workers.size:
+        raise ValueError(
+            f"{workers.size} processes cannot share {name} {getattr(recipe, name)}; "
+            f"start fewer, or give {name}={workers.size} or more"
+        )
     if isinstance(recipe, DenoiseRecipe):
         from unmask.train.denoise import DenoiseStage
 
