@@ -93,12 +93,15 @@ def batches(dataset: ReferenceBatches, first: int, total: int, num_workers: int)
     others = set(multiprocessing.active_children())
     stream = iter(loader)
     end = partial(_end, set(multiprocessing.active_children()) - others)
-    atexit.register(end)  # after an error the iterator may be held by the traceback until the very end
-    for batch in stream:
-        if isinstance(batch, Exception):
-            raise batch
-        yield batch
-    atexit.unregister(end)
+    atexit.register(end)  # where the trainer fails, its traceback may hold the stream until the very end
+    try:
+        for batch in stream:
+            if isinstance(batch, Exception):
+                raise batch
+            yield batch
+    finally:
+        del stream  # ends its workers
+        atexit.unregister(end)
 
 
 def _end(processes: Iterable[multiprocessing.process.BaseProcess]) -> None:
