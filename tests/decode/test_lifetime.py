@@ -61,8 +61,8 @@ def test_a_cache_shrinks_once_the_long_rows_are_gone() -> None:
     assert served._cache.width == small
 
 
-@pytest.mark.parametrize(("sizes", "seen"), [((20, 40), 64), ((100, 200), 224), ((1000, 1001), 1024)])
-def test_windows_see_little_more_than_the_longest_row(sizes: tuple[int, ...], seen: int) -> None:
+@pytest.mark.parametrize(("sizes", "seen"), [((20, 40), 64), ((100, 200), 256), ((1000, 1001), 1024)])
+def test_windows_see_up_to_a_power_of_two_of_columns(sizes: tuple[int, ...], seen: int) -> None:
     requests = [Request(n, (1,), size - 1, 1, 0.0, 0, False, False) for n, size in enumerate(sizes)]
     for width in (2048, seen - 1):
         batch = windows([1, 2], requests, 1, torch.device("cpu"), width, True, True)

@@ -77,11 +77,12 @@ def windows(
     """`columns` of each row; the others are cached. Where they begin, the state knows.
 
     They end where the row's block does, or where the row does; what is left over is computed for nothing.
-    They see no column behind the longest of the rows, or little more; `width` is what a cache holds.
+    They see as many columns as the longest of the rows, up to a power of two; `width` is what a cache holds.
     """
     padded_slots = [*slots, *[SPARE] * (_round_up(len(slots), 16) - len(slots) if fixed else 0)]
     slot_B = torch.tensor(padded_slots, device=device)
-    longest = min(width, max(64, _round_up(max(request.size for request in requests), 64)))
+    longest = max(request.size for request in requests)
+    longest = min(width, max(64, 1 << (longest - 1).bit_length()))  # few shapes, also where rows come and go
     shape = _shape(requests, len(padded_slots), columns, True, False, longest)
     shape = replace(shape, ends_with_block=end_with_block)
     return Batch(shape, slot_B, _as_slice(padded_slots, slot_B))
