@@ -1,14 +1,11 @@
 """Two processes, over gloo, evaluate what one does. They run `evaluate_toys.py`."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.launch import side_by_side
 from unmask.eval.records import read_records
 from unmask.eval.traces import read_traces
 from unmask.workers import Workers, workers
@@ -16,28 +13,7 @@ from unmask.workers import Workers, workers
 
 def launch(folder: Path, size: int) -> None:
     folder.mkdir(exist_ok=True)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": str(size), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-m", "tests.eval.evaluate_toys", str(folder)],
-            env=os.environ | common | {"OMP_NUM_THREADS": "1", "RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-            cwd=Path(__file__).parents[2],
-        )
-        for rank in range(size)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=120)
-            assert process.returncode == 0, errors[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    side_by_side(size, "-m", "tests.eval.evaluate_toys", folder)
 
 
 def untimed(path: Path) -> list[dict[str, object]]:
@@ -77,21 +53,8 @@ def test_they_write_each_record_and_trace_once_into_one_file(folders: dict[str, 
 
 def test_processes_find_each_other_when_no_device_is_named() -> None:
     """Without a GPU, too."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
     program = "from unmask.workers import workers; g = workers(); print(g.rank, g.size); g.leave()"
-    both = [
-        subprocess.Popen(
-            [sys.executable, "-c", program],
-            env=os.environ | common | {"RANK": rank, "LOCAL_RANK": rank},
-            stdout=subprocess.PIPE,
-            text=True,
-        )
-        for rank in ("0", "1")
-    ]
-    assert [process.communicate(timeout=90)[0] for process in both] == ["0 2\n", "1 2\n"]
+    assert side_by_side(2, "-c", program) == ["0 2\n", "1 2\n"]
 
 
 def test_a_process_is_alone_where_no_launch_says_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:

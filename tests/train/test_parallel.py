@@ -1,14 +1,11 @@
 """Two processes compute what one does. They run `run_stages.py` side by side, over gloo."""
 
 import json
-import os
-import socket
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
+from tests.launch import side_by_side
 from tests.train.small import denoise_recipe, grpo_recipe, init_recipe, metrics_of, policy_recipe, tensors_of
 from tests.train.small import train as train_alone
 from unmask.config import OptimConfig, Recipe
@@ -37,28 +34,8 @@ def two(base: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("two")
     contents = {name: recipe.model_dump(mode="json") for name, recipe in recipes(base).items()}
     (folder / "recipes.json").write_text(json.dumps(contents))
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = [sys.executable, str(Path(__file__).with_name("run_stages.py"))]
-    common = {"WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "OMP_NUM_THREADS": "1"}
-    processes = [
-        subprocess.Popen(
-            [*program, str(folder / "recipes.json"), str(folder)],
-            env=os.environ | common | {"RANK": str(rank), "LOCAL_RANK": str(rank)},
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-        for rank in range(2)
-    ]
-    try:
-        for process in processes:
-            _, errors = process.communicate(timeout=90)
-            assert process.returncode == 0, errors[-3000:]
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
+    program = Path(__file__).with_name("run_stages.py")
+    side_by_side(2, program, folder / "recipes.json", folder)
     return folder
 
 
