@@ -11,7 +11,6 @@ Fast-dLLM --tokens-per-step makes it. The last line of stdout is one JSON object
 
 import argparse
 import json
-import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from benchmarks.sizes import SIZES, random_net, random_planner
 from unmask.decode.engine import EngineSettings
 from unmask.device import DTYPES
 from unmask.eval.bench import bench, print_report
+from unmask.eval.provenance import commit
 from unmask.eval.published import FAST_DLLM, load_published
 from unmask.eval.timing import hardware, measure_limits
 from unmask.eval.ways import Job, Way, engine, published, random_prompts, reference
@@ -61,12 +61,6 @@ def main(arguments: list[str] | None = None) -> dict[str, Any]:
     return result
 
 
-def commit() -> str:
-    """Of this checkout, with a + where files differ from it; empty where it is none."""
-    words = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
-    return subprocess.run(words, capture_output=True, text=True, check=False).stdout.strip()
-
-
 def _options(arguments: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     parser.add_argument("--size", choices=SIZES, default="8b")
@@ -93,7 +87,8 @@ class Scenario:
     about: str
     rows: int
     against: str
-    """Whose schedule, and whose code where there is a clone: dultra, or fast-dllm. A head is dUltra's."""
+    """Whose schedule, and whose code where there is a clone: dultra, or fast-dllm. A head is dUltra's;
+    a policy is the bundled one, and its schedule depends on the weights."""
     draws: bool = False
     """Positions and tokens are drawn, and log-probabilities kept."""
     mixed: bool = False
@@ -109,6 +104,7 @@ SCENARIOS = {
     "rollout-mixed": Scenario("the same, prompts of 1/5 to twice the length", 12, "dultra", True, mixed=True),
     "fast-dllm-1": Scenario("top-k as Fast-dLLM", 1, "fast-dllm", caches=tuple(FAST_DLLM)),
     "cached-12": Scenario("top-k with caches", 12, "", caches=("none", "dual")),
+    "policy-1": Scenario("a policy on confidences, T = 0", 1, "policy"),
     "learned-1": Scenario("a dUltra head with caches, T = 0", 1, "head", caches=("none", "prefix", "dual")),
     "learned-12": Scenario("a dUltra head with caches, T = 0", 12, "head", caches=("none", "dual")),
 }
@@ -125,6 +121,9 @@ def job_of(scenario: Scenario, net: Transformer, options: argparse.Namespace) ->
     if scenario.against in ("dultra", "head"):
         mode = "sample" if scenario.draws else "top_k"
         planner = random_planner(net, options.probability).tuned(mode=mode)
+    elif scenario.against == "policy":
+        policy = unmask.load_planner("bundled/policy", device=options.device)
+        planner = policy.to(dtype=net.embed.weight.dtype).tuned(mode="threshold")
     else:
         planner = unmask.planner("top_k", k=options.tokens_per_step)
     return Job(

@@ -52,7 +52,7 @@ def test_forward_measures_loading_and_each_mode(tmp_path: Path, capsys: pytest.C
 def test_published_without_a_clone_times_our_ways(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     out = tmp_path / "published.json"
     words = "--size tiny --device cpu --dtype float32 --length 32 --prompt 20 --rounds 1"
-    scenarios = ["--scenarios", "dultra-1", "rollout-mixed", "fast-dllm-1"]
+    scenarios = ["--scenarios", "dultra-1", "rollout-mixed", "fast-dllm-1", "policy-1"]
     result = published.main([*words.split(), *scenarios, "--out", str(out)])
     assert json.loads(capsys.readouterr().out.splitlines()[-1]) == json.loads(out.read_text()) == result
     timings = {name: report["timings"] for name, report in result["scenarios"].items()}
@@ -60,6 +60,9 @@ def test_published_without_a_clone_times_our_ways(tmp_path: Path, capsys: pytest
     loop, engine = timings["rollout-mixed"]
     assert loop["nfe_of_rows"] == engine["nfe_of_rows"]
     assert len(set(engine["nfe_of_rows"])) > 1
+    loop, engine = timings["policy-1"]
+    assert loop["nfe_of_rows"] == engine["nfe_of_rows"]
+    assert engine["overhead"] is not None
     cached = {each["name"]: (each["full_nfe"], each["block_nfe"]) for each in timings["fast-dllm-1"]}
     assert cached["engine"] == (8, 0)
     assert cached["engine, prefix cache"] == cached["engine, dual cache"] == (1, 7)

@@ -122,5 +122,8 @@ def workers(device: str | None = None, patience: timedelta | None = None) -> Wor
     options = {} if patience is None else {"timeout": patience}
     state = PartialState(cpu=found.type == "cpu", **options)
     if state.num_processes != size:
-        raise ValueError(f"{size} processes were launched, and accelerate sees {state.num_processes}")
+        raise ValueError(
+            f"WORLD_SIZE is {size}, but there are {state.num_processes} processes; "
+            "start them with accelerate launch or torchrun, or unset WORLD_SIZE"
+        )
     return Workers(state.process_index, size, state.device)

@@ -4,6 +4,7 @@ import dataclasses
 import math
 from itertools import pairwise
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -269,6 +270,14 @@ def test_a_schedule_refuses_what_it_cannot_do() -> None:
             unmask.planner("schedule", **settings)
     planner = parse_planner("schedule(24, by=margin, among=50)")
     assert planner == unmask.planner("schedule", steps=24, by="margin", among=50)
+
+
+@pytest.mark.parametrize("name", ["top_k", "random", "schedule"])
+def test_counts_may_be_numpys(name: str) -> None:
+    view = view_with_confidences(torch.tensor([[0.9, 0.6, 0.7, 0.55]]))
+    setting = "steps" if name == "schedule" else "k"
+    sets = [unmask.planner(name, **{setting: k})(view).sample(streams(1)) for k in (2, np.int64(2))]
+    assert torch.equal(*sets)
 
 
 @pytest.mark.parametrize(

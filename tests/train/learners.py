@@ -7,7 +7,6 @@ import torch
 from torch import Tensor, nn
 
 from tests.models.tiny import ragged_prompts, tiny_net
-from tests.train.small import ALONE
 from unmask.config import GrpoRecipe, RewardConfig
 from unmask.models.transformer import Transformer
 from unmask.planners.learned import Law, LearnedPlanner
@@ -15,6 +14,7 @@ from unmask.planners.load import make_head
 from unmask.rewards.compose import make_reward
 from unmask.train.grpo import Learner
 from unmask.trajectory import Trajectory
+from unmask.workers import ALONE
 
 LENGTH = 12
 MULTIPLICATIVE = RewardConfig(kind="multiplicative", alpha=1.0)

@@ -14,9 +14,8 @@ from torch import Tensor
 from unmask.config import DenoiseRecipe, GrpoRecipe, HeadConfig, InitRecipe, NetConfig, OptimConfig, Recipe
 from unmask.train.loop import Metrics, Report, Stage, run
 from unmask.train.stages import make_stage
-from unmask.workers import Workers
+from unmask.workers import ALONE
 
-ALONE = Workers(rank=0, size=1, device=torch.device("cpu"))
 NET = NetConfig(dim=32, num_layers=2, num_heads=2, mlp_dim=64, max_length=128)
 OPTIM = OptimConfig(lr=1e-3, warmup=2)
 

@@ -13,7 +13,6 @@ from torch import Tensor
 
 import unmask
 from tests.train.small import (
-    ALONE,
     assert_resuming_changes_nothing,
     assert_same_run,
     denoise_recipe,
@@ -27,6 +26,7 @@ from unmask.layers import Padded
 from unmask.train.data import Examples
 from unmask.train.denoise import DenoiseStage, denoising_loss, noised
 from unmask.train.loop import run
+from unmask.workers import ALONE
 
 MASK = 4
 COMPILES = pytest.mark.filterwarnings("ignore:The .grad attribute of a Tensor that is not a leaf")

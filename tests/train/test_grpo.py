@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.train.learners import LENGTH, MULTIPLICATIVE, Tiny, even, grpo_settings
-from tests.train.small import ALONE
 from unmask.config import RewardConfig
 from unmask.decode.sampling import token_log_prob
 from unmask.planners.base import make_view
@@ -18,6 +17,7 @@ from unmask.train.grpo import advantages, grpo_loss
 from unmask.train.optim import clip_and_step
 from unmask.train.replay import Replay
 from unmask.trajectory import Trajectory
+from unmask.workers import ALONE
 
 REWARDS = st.lists(st.floats(-10, 10), min_size=4, max_size=4)
 MODES = {

@@ -8,7 +8,6 @@ import torch
 
 import unmask
 from tests.train.small import (
-    ALONE,
     assert_resuming_changes_nothing,
     grpo_recipe,
     metrics_of,
@@ -19,6 +18,7 @@ from tests.train.small import (
 from unmask.config import HeadConfig
 from unmask.planners.load import save_planner
 from unmask.train.stages import make_stage
+from unmask.workers import ALONE
 
 both_modes = pytest.mark.parametrize("recipe_of", [grpo_recipe, policy_recipe], ids=["dultra", "policy"])
 

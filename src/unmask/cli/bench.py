@@ -15,6 +15,7 @@ from unmask.cli.common import (
     Temperature,
     end,
     engine_settings,
+    refuse_repeats,
 )
 
 if TYPE_CHECKING:
@@ -61,9 +62,7 @@ def bench(
         raise ValueError(f"{rounds} rounds time nothing; use 1 or more")
     if num_prompts < 1:
         raise ValueError(f"{num_prompts} prompts are nothing to decode; use 1 or more")
-    for kind in cache:
-        if cache.count(kind) > 1:
-            raise ValueError(f"--cache {kind} is given twice; give every cache once")
+    refuse_repeats(cache)
     engines = {
         kind: engine_settings(
             device,

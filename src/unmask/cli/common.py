@@ -105,6 +105,13 @@ def load_model(model: str, device: str, dtype: str, device_map: str | None) -> "
     return load_denoiser(model, device=device, dtype=dtype, device_map=cast(Any, device_map))  # checked there
 
 
+def refuse_repeats(*lists: list[str] | list[int]) -> None:
+    for given in lists:
+        for one in given:
+            if given.count(one) > 1:  # type: ignore[arg-type]  # of its own list
+                raise ValueError(f"{one} is given twice; give each once")
+
+
 def fail(message: str) -> None:
     if message:  # empty where click has shown the help
         sys.stderr.write(f"unmask: {' '.join(message.split())}\n")

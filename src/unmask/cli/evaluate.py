@@ -25,6 +25,7 @@ from unmask.cli.common import (
     end,
     engine_settings,
     load_model,
+    refuse_repeats,
 )
 
 if TYPE_CHECKING:
@@ -93,7 +94,7 @@ def evaluate(
     )
     check_writable(out)
     check_writable(html, [] if out is None else [out])
-    _refuse_repeats(planner, task, block_length)
+    refuse_repeats(planner, task, block_length)
     _refuse_values(split, alone)
     group = workers(device, PATIENCE)
     if device_map is not None and group.size > 1:
@@ -171,13 +172,6 @@ def _refuse_values(split: str, alone: int) -> None:
         raise ValueError(f"--split {split!r}: use test or train")
     if alone < 0 or alone == 1:
         raise ValueError(f"--alone {alone}: a row has no neighbour to depend on; use 2 or more")
-
-
-def _refuse_repeats(*lists: list[str] | list[int]) -> None:
-    for given in lists:
-        for one in given:
-            if given.count(one) > 1:  # type: ignore[arg-type]  # of its own list
-                raise ValueError(f"{one} is given twice; give every planner, task and block length once")
 
 
 def _number(text: str) -> int | None:

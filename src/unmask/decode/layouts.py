@@ -24,7 +24,7 @@ _GROUPS: dict[str, Any] = {}  # how to say that groups of queries share keys, wh
 if varlen is not None and "enable_gqa" in signature(varlen.varlen_attn).parameters:
     _GROUPS["enable_gqa"] = True
 MANY = 512
-"""Tokens that keep the GPU busier with indexing than the host with a launch of our kernel."""
+"""Tokens from which on our kernel writes the cache in eager steps, too: launching it costs the host time."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,9 +62,7 @@ class UnmaskLM(LM):  # type: ignore[misc]
         if not str(batch_size).isdecimal():
             raise ValueError(f"batch_size {batch_size!r}: give a number")
         for name, given in (("graphs", graphs), ("compile", compile)):
-            if not isinstance(
-                given, bool
-            ):  # the harness reads True and False, and leaves other words as they are
+            if not isinstance(given, bool):  # other words than True and False the harness leaves as they are
                 raise ValueError(f"{name}={given!r}: give True or False")
         if "mc_num" in answering:
             answering["num_draws"] = answering.pop("mc_num")

@@ -87,7 +87,7 @@ def surroundings() -> dict[str, Any]:
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": shlex.join(["unmask", *sys.argv[1:]]),
         "versions": {"python": platform.python_version(), **_versions()},
-        "commit": _commit(),
+        "commit": commit(),
         "hardware": {
             "gpu": device,
             "gpus": torch.cuda.device_count(),
@@ -108,7 +108,7 @@ def _versions() -> dict[str, str]:
     return found
 
 
-def _commit() -> str:
+def commit() -> str:
     """Of the checkout that this package runs from, with a + where it is changed; else empty."""
     here = Path(__file__).parents[3]
     if not (here / ".git").exists():

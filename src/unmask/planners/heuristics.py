@@ -3,6 +3,7 @@
 import functools
 import math
 from dataclasses import dataclass
+from numbers import Integral
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -16,8 +17,8 @@ MOST = 2**31
 
 
 def _count(k: int, name: str = "k", things: str = "positions") -> None:
-    if not isinstance(k, int) or not 1 <= k <= MOST:
-        raise ValueError(f"{name}={k} is no number of {things}; give a whole number above 0")
+    if not isinstance(k, Integral) or not 1 <= k <= MOST:
+        raise ValueError(f"{name}={k} is no number of {things}; give a whole number above 0, at most {MOST}")
 
 
 def _positive(name: str, value: float) -> None:

@@ -18,10 +18,10 @@ def top(scores_BL: Tensor, open_BL: Tensor, count_B: Tensor | int) -> Tensor:
     lowest = torch.finfo(scores_BL.dtype).min  # so that an open position at -inf still beats a closed one
     scores = scores_BL.clamp_min(lowest).masked_fill(~open_BL, -torch.inf)
     index_L = torch.arange(scores.shape[-1], device=scores.device)
-    if isinstance(count_B, int) and count_B == 1:
+    if not isinstance(count_B, Tensor) and count_B == 1:
         return (index_L == scores.argmax(-1, keepdim=True)) & open_BL
     order = scores.sort(dim=-1, descending=True, stable=True).indices
-    limit = count_B if isinstance(count_B, int) else count_B[:, None]
+    limit = count_B[:, None] if isinstance(count_B, Tensor) else count_B
     return torch.zeros_like(open_BL).scatter(-1, order, index_L.expand_as(order) < limit) & open_BL
 
 
