@@ -246,6 +246,10 @@ class GrpoRecipe(RunConfig):
     """Rows that the decode engine of a process holds at a time."""
     graphs: bool = False
     """Replay the steps of rollouts as CUDA graphs."""
+    cache: Literal["none", "prefix", "dual"] = "none"
+    """Of rollouts: learn to decode with a cache. Updates see what the cache held, so they stay on-policy."""
+    refresh_every: PositiveInt | None = None
+    """With a cache, see `unmask.EngineSettings`."""
     micro_batch_tokens: PositiveInt = 16384
     compile: bool = False
     """Compile the blocks of the denoiser with torch.compile."""

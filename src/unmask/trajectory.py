@@ -35,8 +35,9 @@ class Trajectory:
     the policy can be replayed without the denoiser."""
     cache: str = "none"
     """What the decode remembered of earlier steps; with any other than "none" it is an approximation."""
-    num_cached_steps: int = 0
-    """Denoiser calls on a window of the row only, the rest being cached: they count in `nfe`."""
+    seen_whole: Tensor | None = None
+    """(S,) int16, under a cache: for each step the last one, itself or earlier, that saw the whole row. From
+    there a step on a window took the keys and values of all else."""
 
     @property
     def nfe(self) -> int:
@@ -44,9 +45,16 @@ class Trajectory:
         return int(self.unmask_step.max()) + 1
 
     @property
+    def num_cached_steps(self) -> int:
+        """Denoiser calls on a window of the row only, the rest being cached: they count in `nfe`."""
+        if self.seen_whole is None:
+            return 0
+        return int((self.seen_whole < torch.arange(len(self.seen_whole))).sum())
+
+    @property
     def is_exact(self) -> bool:
         """Whether every step saw the whole row."""
-        return self.cache == "none" or self.num_cached_steps == 0
+        return self.cache == "none" or (self.seen_whole is not None and self.num_cached_steps == 0)
 
     def masked_at(self, step: int) -> Tensor:
         """(L,) bool: still masked when `step` begins."""
@@ -71,8 +79,7 @@ def save(path: Path | str, trajectories: Sequence[Trajectory]) -> None:
         tensors[f"{index}.tokens"] = row.tokens
         tensors[f"{index}.unmask_step"] = row.unmask_step
         cache = float(CACHES.index(row.cache))
-        settings = [float(row.block_length), float(row.mask_id), row.temperature]
-        settings += [cache, float(row.num_cached_steps)]
+        settings = [float(row.block_length), float(row.mask_id), row.temperature, cache]
         tensors[f"{index}.settings"] = torch.tensor(settings, dtype=torch.float64)
         if row.planner_log_prob is not None and row.token_log_prob is not None:
             tensors[f"{index}.planner_log_prob"] = row.planner_log_prob.clone(
@@ -83,6 +90,8 @@ def save(path: Path | str, trajectories: Sequence[Trajectory]) -> None:
             )
         if row.confidence is not None:
             tensors[f"{index}.confidence"] = row.confidence
+        if row.seen_whole is not None:
+            tensors[f"{index}.seen_whole"] = row.seen_whole
     apart = {name: tensor.contiguous().clone() for name, tensor in tensors.items()}
     save_file(apart, str(path))
 
@@ -93,7 +102,7 @@ def load(path: Path | str) -> list[Trajectory]:
     rows = []
     for index in range(sum(name.endswith(".tokens") for name in tensors)):
         block_length, mask_id, temperature, *kept = tensors[f"{index}.settings"].tolist()
-        cache, num_cached_steps = kept or (0.0, 0.0)  # files of version 0.1 have neither
+        cache = kept[0] if kept else 0.0  # files of version 0.1 do not say
         rows.append(
             Trajectory(
                 prompt=tensors[f"{index}.prompt"],
@@ -106,7 +115,7 @@ def load(path: Path | str) -> list[Trajectory]:
                 token_log_prob=tensors.get(f"{index}.token_log_prob"),
                 confidence=tensors.get(f"{index}.confidence"),
                 cache=CACHES[int(cache)],
-                num_cached_steps=int(num_cached_steps),
+                seen_whole=tensors.get(f"{index}.seen_whole"),
             )
         )
     return rows

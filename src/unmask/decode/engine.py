@@ -358,7 +358,7 @@ class Engine:
             [running.request for running in done],
             self.denoiser.mask_id,
             self.settings.cache,
-            [running.num_cached_steps for running in done],
+            [running.seen_whole for running in done],
         )
         pairs = zip(done, rows, strict=True)
         self._release(done, [Finished(running.request.id, row) for running, row in pairs])

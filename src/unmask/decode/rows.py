@@ -2,7 +2,7 @@
 
 from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import islice
 
 from unmask.decode.state import Request
@@ -27,21 +27,19 @@ class Running:
     first_masked: int = 0
     needs_whole: bool = True
     """Whether its next step must see the whole row."""
-    num_cached_steps: int = 0
-    since_whole: int = 0
+    seen_whole: list[int] = field(default_factory=list)
+    """Under a cache, see `Trajectory`."""
 
     def advance(self, first_masked: int, has_cache: bool, refresh_every: int | None) -> None:
         """Count a step that has been taken; `first_masked` is negative where it was the last."""
-        if self.needs_whole:
-            self.since_whole = 0
-        else:
-            self.num_cached_steps += 1
-            self.since_whole += 1
-        block = self.request.block_length
-        is_new_block = first_masked // block != self.first_masked // block
-        is_due = refresh_every is not None and self.since_whole >= refresh_every
-        self.needs_whole = not has_cache or is_new_block or is_due
+        block, before = self.request.block_length, self.first_masked
         self.first_masked = first_masked
+        if not has_cache:
+            return
+        step = len(self.seen_whole)
+        self.seen_whole.append(step if self.needs_whole else self.seen_whole[-1])
+        is_due = refresh_every is not None and step - self.seen_whole[-1] >= refresh_every
+        self.needs_whole = is_due or first_masked // block != before // block
 
     def window(self, ends_with_block: bool) -> int:
         """Completion positions that a cached step computes."""

@@ -232,6 +232,9 @@ class Runner:
         hidden_BQD = self.denoiser.encode(self.state.tokens_RW[batch.slot_B[:, None], position_BQ], layout)
         row_B1 = torch.arange(num_rows, device=device)[:, None]
         offset_BL = (rows.prompt_B[:, None] + position_BL - begin_B1).clamp_max(width - 1)
+        if self.lookback:  # the first column has no state before it here: a head keeps what it knew of it
+            is_known_Q = torch.arange(width, device=device) >= self.lookback
+            layout = replace(layout, column_BQ=column_BQ.masked_fill(~is_known_Q, self.cache.width))
         return Canvas(
             hidden_XTD=hidden_BQD,
             layout=layout,

@@ -132,9 +132,9 @@ class State:
         requests: Sequence[Request],
         mask_id: int,
         cache: str,
-        cached: Sequence[int],
+        seen_whole: Sequence[Sequence[int]],
     ) -> list[Trajectory]:
-        """The trajectories of finished rows, on the CPU; `cached` counts the steps of each that used one."""
+        """The trajectories of finished rows, on the CPU; `seen_whole` of each, as there, under a cache."""
         slot_B = torch.tensor(slots, device=self.tokens_RW.device)
         tokens_BW, step_BC = self.tokens_RW[slot_B].cpu(), self.unmask_step_RC[slot_B].cpu()
         records = any(request.record_log_probs for request in requests)
@@ -159,7 +159,7 @@ class State:
                     token_log_prob=kept[1] if kept else None,
                     confidence=seen,
                     cache=cache,
-                    num_cached_steps=cached[row],
+                    seen_whole=None if cache == "none" else torch.tensor(seen_whole[row], dtype=torch.int16),
                 )
             )
         return rows

@@ -85,8 +85,15 @@ class Learner:
         self.trained, self.update = trained, update
         self.engine: Engine | None = None
         if isinstance(denoiser, Transformer):  # it sees new weights at once: they are updated in place
-            settings = EngineSettings(max_rows=recipe.rollout_batch, graphs=recipe.graphs)
+            settings = EngineSettings(
+                max_rows=recipe.rollout_batch,
+                graphs=recipe.graphs,
+                cache=recipe.cache,
+                refresh_every=recipe.refresh_every,
+            )
             self.engine = Engine(denoiser, planner, settings)
+        elif recipe.cache != "none":
+            raise ValueError(f"rollouts of a {type(denoiser).__name__} have no cache; leave cache out")
 
     def step(self, index: int) -> Metrics:
         """One batch of rollouts and the optimiser steps on it."""
@@ -170,6 +177,8 @@ class Learner:
             sums[f"part_{part}"] = sum(each.parts[part] for each in scored)
         sums["accuracy"] = float(sum(graded.is_correct))
         sums["nfe"] = float(sum(row.nfe for row in graded.rows))
+        if self.recipe.cache != "none":
+            sums["nfe_block"] = float(sum(row.num_cached_steps for row in graded.rows))
         sums["with_advantage"] = float(sum(a != 0 for a in advantage))
         for task in self.recipe.tasks:
             mine = [(row.nfe, is_correct) for row, is_correct, label in rows if label == task]

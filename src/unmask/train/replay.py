@@ -2,7 +2,7 @@
 
 Every (row, step) pair with a non-zero advantage is one independent row of a micro-batch, so a long
 trajectory costs what it must and a row without advantage nothing. A policy on confidences is replayed from
-those that the rollout recorded, without the denoiser.
+those that the rollout recorded, without the denoiser. Steps that used a cache are replayed with what it held.
 B rows, L completion positions, T = prompt + L, N pairs.
 """
 
@@ -15,7 +15,9 @@ from torch import Tensor
 from unmask.decode.loop import left_pad
 from unmask.decode.sampling import token_log_prob
 from unmask.models.base import Denoiser
-from unmask.planners.base import Planner, make_view, sight_of, view_of_confidence
+from unmask.models.transformer import Transformer
+from unmask.planners.base import Planner, View, make_view, sight_of, view_of_confidence
+from unmask.train.cached_replay import CachedPairs
 from unmask.trajectory import Trajectory
 
 
@@ -39,6 +41,9 @@ class Replay:
     temperature: float
     mask_id: int
     with_tokens: bool
+    cache: str
+    seen_whole_BS: Tensor | None
+    """Under a cache, see `Trajectory`."""
 
     @staticmethod
     def of(
@@ -53,7 +58,11 @@ class Replay:
         tokens_BT, mask_BT = left_pad([row.prompt.tolist() for row in rows], length, mask_id, pad_id)
         tokens_BT[:, -length:] = torch.stack([row.tokens for row in rows])
         old_BS = torch.zeros(len(rows), length)
+        has_cache = rows[0].cache != "none"
+        seen_whole_BS = torch.zeros(len(rows), length, dtype=torch.long)
         for index, row in enumerate(rows):
+            if row.seen_whole is not None:
+                seen_whole_BS[index, : row.nfe] = row.seen_whole
             if row.planner_log_prob is None or row.token_log_prob is None:
                 raise ValueError("a rollout without log-probabilities; decode with record_log_probs=True")
             old_BS[index, : row.nfe] = row.planner_log_prob
@@ -78,12 +87,17 @@ class Replay:
             temperature=rows[0].temperature,
             mask_id=mask_id,
             with_tokens=with_tokens,
+            cache=rows[0].cache,
+            seen_whole_BS=seen_whole_BS.to(device) if has_cache else None,
         )
 
     def micro_batches(self, max_tokens: int) -> Iterator[tuple[Tensor, Tensor]]:
         """(row, step) index tensors on the device, at most `max_tokens` positions together."""
-        laid = self.tokens_BT if self.confidence_NL is None else self.unmask_step_BL
-        size = max(1, max_tokens // laid.shape[1])
+        positions = self.unmask_step_BL.shape[1]
+        if self.confidence_NL is None:
+            window = {"none": 0, "dual": min(self.block_length, positions), "prefix": positions}
+            positions = self.tokens_BT.shape[1] + window[self.cache]
+        size = max(1, max_tokens // positions)
         device = self.tokens_BT.device
         if not len(self.row_N):
             return
@@ -92,21 +106,48 @@ class Replay:
 
     def log_prob(self, denoiser: Denoiser, planner: Planner, row_N: Tensor, step_N: Tensor) -> Tensor:
         """(N,) log-likelihood of the recorded set, and of the tokens fixed, under the present weights."""
-        length = self.unmask_step_BL.shape[-1]
-        unmask_step_NL = self.unmask_step_BL[row_N]
+        num_pairs, unmask_step_NL = len(row_N), self.unmask_step_BL[row_N]
         masked_NL = (unmask_step_NL < 0) | (unmask_step_NL >= step_N[:, None])
-        chosen_NL = unmask_step_NL == step_N[:, None]
         if self.confidence_NL is not None and sight_of(planner) == "confidence":
             seen_NL = self.confidence_NL[self.first_B[row_N] + step_N]
             view = view_of_confidence(seen_NL, masked_NL, block_length=self.block_length, step_B=step_N)
-            return planner(view).log_prob(chosen_NL)
-        final_NT = self.tokens_BT[row_N]
-        completion_NL = torch.where(masked_NL, self.mask_id, final_NT[:, -length:])
-        tokens_NT = torch.cat([final_NT[:, :-length], completion_NL], dim=-1)
+        else:
+            with torch.set_grad_enabled(self.with_tokens and torch.is_grad_enabled()):
+                view = self._view(denoiser, masked_NL, row_N, step_N)
+        of_view = row_N.repeat(len(view.step_B) // num_pairs)  # the pairs are the last of its rows
+        fixed_at_BL = self.unmask_step_BL[of_view].gather(1, view.position_BL)
+        chosen_BL = view.open_BL & (fixed_at_BL == view.step_B[:, None])
+        planner_N = planner(view).log_prob(chosen_BL)[-num_pairs:]
+        if not self.with_tokens:
+            return planner_N
+        completion_NL = self.tokens_BT[row_N, -unmask_step_NL.shape[1] :]
+        tokens_NL = completion_NL.gather(1, view.position_BL[-num_pairs:])
+        logits_NLV, chosen_NL = view.logits_BLV[-num_pairs:], chosen_BL[-num_pairs:]
+        return planner_N + token_log_prob(logits_NLV, tokens_NL, chosen_NL, self.temperature)
+
+    def _view(self, denoiser: Denoiser, masked_NL: Tensor, row_N: Tensor, step_N: Tensor) -> View:
+        """Of the pairs; under a cache, of the whole rows that they take from, and then of the pairs."""
+        tokens_NT, length = self.tokens_BT[row_N], masked_NL.shape[1]
         mask_NT = None if self.attention_mask_BT is None else self.attention_mask_BT[row_N]
-        with torch.set_grad_enabled(self.with_tokens and torch.is_grad_enabled()):
-            logits_NTV, hidden_NTD = denoiser(tokens_NT, mask_NT)
-        view = make_view(
+        if self.seen_whole_BS is not None:
+            assert isinstance(denoiser, Transformer)
+            seen_N, fixed_at_NL = self.seen_whole_BS[row_N, step_N], self.unmask_step_BL[row_N]
+            everything = torch.ones_like(tokens_NT, dtype=torch.bool)
+            return CachedPairs(
+                tokens_NT=tokens_NT,
+                is_token_NT=everything if mask_NT is None else mask_NT.bool(),
+                then_NL=(fixed_at_NL < 0) | (fixed_at_NL >= seen_N[:, None]),
+                now_NL=masked_NL,
+                seen_N=seen_N,
+                step_N=step_N,
+                block_length=self.block_length,
+                is_dual=self.cache == "dual",
+                mask_id=self.mask_id,
+            ).view(denoiser)
+        completion_NL = torch.where(masked_NL, self.mask_id, tokens_NT[:, -length:])
+        tokens_NT = torch.cat([tokens_NT[:, :-length], completion_NL], dim=-1)
+        logits_NTV, hidden_NTD = denoiser(tokens_NT, mask_NT)
+        return make_view(
             logits_NTV,
             hidden_NTD,
             tokens_NT,
@@ -116,8 +157,3 @@ class Replay:
             step_B=step_N,
             mask_id=self.mask_id,
         )
-        planner_N = planner(view).log_prob(chosen_NL)
-        if not self.with_tokens:
-            return planner_N
-        fixed_N = token_log_prob(view.logits_BLV, final_NT[:, -length:], chosen_NL, self.temperature)
-        return planner_N + fixed_N
