@@ -28,7 +28,7 @@ from benchmarks.kernels import profiled
 from benchmarks.sizes import SIZES, forget_cached, random_net, write_checkpoint
 from unmask.device import DTYPES
 from unmask.eval.timing import (
-    Limits,
+    Roofline,
     forward_flops,
     hardware,
     interleaved,
@@ -187,7 +187,7 @@ def print_load(load: dict[str, float]) -> None:
 
 
 def measure_forward(
-    net: Transformer, batch: int, tokens: int, modes: tuple[str, ...], repeats: int, limits: Limits
+    net: Transformer, batch: int, tokens: int, modes: tuple[str, ...], repeats: int, limits: Roofline
 ) -> list[dict[str, Any]]:
     """Times of each mode and of the net's matrix products alone, interleaved."""
     input_BT = random_tokens(net, batch, tokens)

@@ -26,7 +26,7 @@ from unmask.eval.bench import bench, print_report
 from unmask.eval.provenance import commit
 from unmask.eval.published import FAST_DLLM, load_published
 from unmask.eval.timing import hardware, measure_limits
-from unmask.eval.ways import Job, Way, engine, published, random_prompts, reference
+from unmask.eval.ways import Way, Workload, engine, published, random_prompts, reference
 from unmask.models.transformer import Transformer
 
 
@@ -114,7 +114,7 @@ ENGINES: tuple[dict[str, bool], ...] = ({}, {"graphs": True}, {"compile": True, 
 """Settings of the engine that are timed."""
 
 
-def job_of(scenario: Scenario, net: Transformer, options: argparse.Namespace) -> Job:
+def job_of(scenario: Scenario, net: Transformer, options: argparse.Namespace) -> Workload:
     shortest, longest = options.prompt, options.prompt
     if scenario.mixed:
         shortest, longest = options.prompt // 5, options.prompt * 2
@@ -126,7 +126,7 @@ def job_of(scenario: Scenario, net: Transformer, options: argparse.Namespace) ->
         planner = policy.to(dtype=net.embed.weight.dtype).tuned(mode="threshold")
     else:
         planner = unmask.planner("top_k", k=options.tokens_per_step)
-    return Job(
+    return Workload(
         net,
         planner,
         random_prompts(net, scenario.rows, shortest, longest),
@@ -137,7 +137,7 @@ def job_of(scenario: Scenario, net: Transformer, options: argparse.Namespace) ->
     )
 
 
-def ways_of(scenario: Scenario, job: Job, options: argparse.Namespace) -> dict[str, Way]:
+def ways_of(scenario: Scenario, job: Workload, options: argparse.Namespace) -> dict[str, Way]:
     ways: dict[str, Way] = {}
     checkout = {"dultra": options.dultra, "fast-dllm": options.fast_dllm}.get(scenario.against)
     for cache in scenario.caches if checkout else ():
@@ -163,7 +163,7 @@ def ways_of(scenario: Scenario, job: Job, options: argparse.Namespace) -> dict[s
     return ways
 
 
-def _engines(job: Job) -> tuple[dict[str, bool], ...]:
+def _engines(job: Workload) -> tuple[dict[str, bool], ...]:
     if job.denoiser.device.type != "cuda":
         return ENGINES[:1]
     return ENGINES if len(job.prompts) == 1 else (ENGINES[0], ENGINES[-1])  # graphs alone help one row

@@ -240,6 +240,8 @@ def test_bench_times_ways_of_decoding(model: Path, call: Callable[..., Any]) -> 
         (["--cache", "dual)"], "--cache 'dual)'"),
         (["--graphs"], "use --device cuda"),
         (["--dtype", "int8"], "'int8'"),
+        (["-p", "factor", "-p", "threshold"], "one planner"),
+        (["--against", "dultra=a", "--against", "dultra=b"], "dultra is given twice"),
     ],
     ids=str,
 )
@@ -346,3 +348,15 @@ def test_ctrl_c_saves_and_the_same_command_goes_on(tmp_path: Path) -> None:
     assert 0 < result["steps"] < 4000
     assert json.loads((run / "last/progress.json").read_text())["step"] == result["steps"]
     assert [entry["step"] for entry in metrics_of(run)] == list(range(result["steps"]))
+
+
+def test_weights_that_are_no_numbers_are_one_line(
+    model: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    net = unmask.load_denoiser(model)
+    with torch.no_grad():
+        net.head.weight[5] = torch.nan
+    unmask.save_denoiser(tmp_path / "nan", net)
+    for decoder in ("engine", "loop"):
+        words = ["-m", tmp_path / "nan", "-p", "factor", "-t", "chain", "-n", 2, "--decoder", decoder]
+        assert "NaN" in refused("eval", *words)

@@ -293,3 +293,14 @@ def test_a_stream_whose_rows_another_caller_took_says_so() -> None:
         list(rows)
     (finished,) = served.run()
     assert finished.error is None
+
+
+@pytest.mark.parametrize("name", ["max_rows", "steps_per_sync", "max_logits"])
+def test_a_setting_without_a_default_of_none_has_to_be_a_number(name: str) -> None:
+    with pytest.raises(ValueError, match=f"{name} None is no whole number"):
+        unmask.EngineSettings(**{name: None})
+
+
+def test_a_stream_refuses_what_cannot_be_decoded_at_once() -> None:
+    with pytest.raises(ValueError, match="does not divide"):
+        engine().stream([[1]], length=6, block_length=4)

@@ -4,13 +4,14 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
 
 import unmask
 from tests.models.tiny import EOS, MASK, ragged_prompts, tiny_net
-from unmask.decode.loop import settle
+from unmask.decode.loop import DecodeError, settle
 from unmask.decode.sampling import sample_tokens, token_log_prob
 from unmask.models.base import Denoised
 from unmask.models.exact import EXACT
@@ -287,8 +288,26 @@ def test_a_planner_that_chooses_nothing_is_an_error() -> None:
     def nothing(view: View) -> Subset:
         return Fixed(torch.zeros_like(view.open_BL))
 
-    with pytest.raises(RuntimeError, match="chose no position"):
+    with pytest.raises(DecodeError, match="chose nothing"):
         decode(PROMPTS, nothing)
+
+
+@pytest.mark.parametrize("name", ["top_k", "factor", "random", "margin", "left_to_right"])
+def test_logits_that_are_no_numbers_are_an_error(name: str) -> None:
+    net = tiny_net()
+    with torch.no_grad():
+        net.head.weight[5] = torch.nan
+    with pytest.raises(DecodeError, match="said NaN"):
+        unmask.decode(net, PROMPTS, unmask.planner(name), length=LENGTH, block_length=BLOCK)
+
+
+@pytest.mark.parametrize("temperature", [np.float32(0.5), torch.tensor(0.5)], ids=["numpy", "tensor"])
+def test_a_temperature_may_be_any_number(temperature: Any) -> None:
+    settings: dict[str, Any] = {"length": LENGTH, "block_length": BLOCK}
+    planner = unmask.planner("top_k")
+    found = unmask.decode(NET, PROMPTS, planner, temperature=temperature, **settings)
+    wanted = unmask.decode(NET, PROMPTS, planner, temperature=0.5, **settings)
+    assert [row.tokens.tolist() for row in found] == [row.tokens.tolist() for row in wanted]
 
 
 def test_a_planner_cannot_unmask_what_is_not_open() -> None:

@@ -7,8 +7,8 @@ from benchmarks.sizes import random_planner
 from tests.models.tiny import tiny_net
 from unmask.decode.engine import EngineSettings
 from unmask.eval.bench import bench, least_seconds, print_report
-from unmask.eval.timing import Limits, forward_flops, interleaved, weight_bytes
-from unmask.eval.ways import Job, Work, engine, on_same_weights, random_prompts, reference
+from unmask.eval.timing import Roofline, forward_flops, interleaved, weight_bytes
+from unmask.eval.ways import Work, Workload, engine, on_same_weights, random_prompts, reference
 from unmask.models.base import Denoised
 from unmask.models.transformer import Transformer
 
@@ -30,9 +30,9 @@ class Watched:
         return self.net(tokens_BT, attention_mask_BT)
 
 
-def job_on(net: object, **settings: object) -> Job:
+def job_on(net: object, **settings: object) -> Workload:
     prompts = random_prompts(net, 3, 4, 9)
-    return Job(net, unmask.planner("factor", factor=0.5), prompts, length=8, block_length=4, **settings)
+    return Workload(net, unmask.planner("factor", factor=0.5), prompts, length=8, block_length=4, **settings)
 
 
 def test_rounds_go_through_all_calls_in_turn() -> None:
@@ -83,12 +83,31 @@ def test_the_engine_is_made_once_and_counts_steps_and_cached_calls() -> None:
     way = engine(job, EngineSettings(max_rows=3))
     first, second = way(), way()
     assert first.nfe == second.nfe == of_loop.nfe
-    assert first.calls == len(first.step_seconds) == of_loop.calls
+    assert first.calls == len(first.call_seconds) == of_loop.calls
     cached = engine(job, EngineSettings(max_rows=3, cache="dual"))()
     assert (
         sum(cached.nfe) - cached.block_nfe == 3 * 2
     )  # each of the two blocks of a row begins with a whole call
     assert engine(job, EngineSettings(max_rows=1))().calls == sum(of_loop.nfe)
+
+
+def test_calls_are_those_of_the_denoiser_whatever_a_step_of_the_engine_holds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    job, made = job_on(tiny_net()), []
+    encode = Transformer.encode
+    monkeypatch.setattr(Transformer, "encode", lambda *given: made.append(given) or encode(*given))
+    queued = engine(job, EngineSettings(steps_per_sync=4))()
+    assert queued.calls == len(made) > len(queued.call_seconds)
+    made.clear()
+    staggered = engine(job, EngineSettings(max_rows=2, cache="dual"))()
+    assert staggered.calls == len(made) > len(staggered.call_seconds) > 0
+
+
+def test_equal_prompts_draw_what_they_draw_in_the_loop() -> None:
+    prompts = [[1, 2, 3]] * 4
+    job = Workload(tiny_net(), unmask.planner("factor"), prompts, length=8, block_length=4, temperature=1.0)
+    assert engine(job, EngineSettings())().nfe == reference(job)().nfe
 
 
 def test_a_twin_shares_weights_but_not_what_is_compiled() -> None:
@@ -132,11 +151,11 @@ def test_the_least_time_counts_whole_rows_windows_and_one_block_of_logits() -> N
         return computed * (2 * blocks + attention) + read * 2 * config.dim * config.vocab_size
 
     mean = sum(2 * size for size in sizes) / 6
-    whole = least_seconds(job, Work([2, 2, 2], calls=2), Limits(flops=1e9, bandwidth=1e15))
+    whole = least_seconds(job, Work([2, 2, 2], calls=2), Roofline(flops=1e9, bandwidth=1e15))
     assert whole == pytest.approx(flops(2 * sum(sizes), mean, 6 * 4) / 1e9)
-    cached = least_seconds(job, Work([2, 2, 2], calls=2, block_nfe=3), Limits(flops=1e9, bandwidth=1e15))
+    cached = least_seconds(job, Work([2, 2, 2], calls=2, block_nfe=3), Roofline(flops=1e9, bandwidth=1e15))
     assert cached == pytest.approx(flops(3 * mean + 3 * 4, mean, 6 * 4) / 1e9)
-    reading = least_seconds(job, Work([2, 2, 2], calls=2), Limits(flops=1e20, bandwidth=1e6))
+    reading = least_seconds(job, Work([2, 2, 2], calls=2), Roofline(flops=1e20, bandwidth=1e6))
     assert reading == pytest.approx(2 * weight_bytes(net) / 1e6)
 
 

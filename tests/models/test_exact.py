@@ -192,3 +192,5 @@ def test_too_narrow_input_and_impossible_sizes_are_refused() -> None:
         MarkovChain(length=0)
     with pytest.raises(ValueError, match="5 or more"):
         Slots(num_symbols=4)
+    with pytest.raises(ValueError, match="length=4"):
+        unmask.decode(net, [[0]], unmask.planner("top_k"), length=8, block_length=8)

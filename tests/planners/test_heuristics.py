@@ -3,6 +3,7 @@
 import dataclasses
 import math
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 import pytest
@@ -218,9 +219,12 @@ def test_unknown_planners_and_settings_name_the_choices() -> None:
         ("factor", {"factor": 0.0}),
         ("entropy_bound", {"gamma": -0.1}),
         ("entropy_bound", {"gamma": math.nan}),
+        ("entropy_bound", {"gamma": "0.1"}),
+        ("threshold", {"tau": "0.9"}),
+        ("factor", {"last_pair": "no"}),
     ],
 )
-def test_settings_out_of_range_are_refused(name: str, settings: dict[str, float]) -> None:
+def test_settings_out_of_range_are_refused(name: str, settings: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=next(iter(settings))):
         unmask.planner(name, **settings)
 

@@ -47,6 +47,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(130)
     except Exception as error:
+        from unmask.decode.loop import DecodeError
+
+        if isinstance(error, DecodeError):
+            fail(str(error))
         if not hasattr(error, "format_message"):  # a click usage error knows how to say what was wrong
             raise
         fail(error.format_message())

@@ -24,7 +24,9 @@ if TYPE_CHECKING:
 
 def bench(
     model: Model = "bundled",
-    planner: Annotated[str, typer.Option("--planner", "-p", help="As in eval.")] = "factor(1.0)",
+    planner: Annotated[list[str], typer.Option("--planner", "-p", help="One, named as in eval.")] = [  # noqa: B006
+        "factor(1.0)"
+    ],
     prompts: Annotated[
         str, typer.Option(help="A task, or a range of lengths such as 40-400 for prompts of random tokens.")
     ] = "chain",
@@ -53,7 +55,7 @@ def bench(
     from unmask.eval import ways as way
     from unmask.eval.bench import bench as measure
     from unmask.eval.bench import print_report
-    from unmask.eval.published import load_published
+    from unmask.eval.published import caches_of, load_published
     from unmask.eval.timing import hardware, measure_limits
     from unmask.models.load import load_denoiser
     from unmask.planners.load import parse_planner
@@ -62,7 +64,11 @@ def bench(
         raise ValueError(f"{rounds} rounds time nothing; use 1 or more")
     if num_prompts < 1:
         raise ValueError(f"{num_prompts} prompts are nothing to decode; use 1 or more")
+    if len(planner) > 1:
+        raise ValueError(f"bench times one planner, and -p names {len(planner)}; call it for each")
+    (decides_by,) = planner
     refuse_repeats(cache)
+    refuse_repeats([text.partition("=")[0] for text in against])
     engines = {
         kind: engine_settings(
             device,
@@ -75,8 +81,8 @@ def bench(
         for kind in cache
     }
     denoiser = load_denoiser(model, device=device, dtype=dtype)
-    decides = parse_planner(planner, own=model, device=device, dtype=denoiser.embed.weight.dtype)
-    job = way.Job(
+    decides = parse_planner(decides_by, own=model, device=device, dtype=denoiser.embed.weight.dtype)
+    job = way.Workload(
         denoiser,
         decides,
         _prompts(prompts, num_prompts, denoiser, seed),
@@ -91,7 +97,7 @@ def bench(
         assert settings is not None  # the engine is the default
         ways["engine" if kind == "none" else f"engine, {kind} cache"] = way.engine(job, settings)
     for text in against:
-        for kind in cache:
+        for kind in [kind for kind in cache if kind in caches_of(text)] or cache[:1]:
             loaded = load_published(
                 text,
                 denoiser,
@@ -113,7 +119,7 @@ def bench(
             "tflops": limits.flops / 1e12,
             "gigabytes_per_second": limits.bandwidth / 1e9,
             "model": model,
-            "planner": planner,
+            "planner": decides_by,
             **report.as_json(),
         }
     )
@@ -121,6 +127,7 @@ def bench(
 
 def _prompts(text: str, number: int, denoiser: "Transformer", seed: int) -> list[list[int]]:
     """Of a task, or random tokens of evenly spaced lengths."""
+    from unmask.decode.text import encode_prompts
     from unmask.eval.ways import random_prompts
     from unmask.tasks.load import load_task
 
@@ -132,5 +139,4 @@ def _prompts(text: str, number: int, denoiser: "Transformer", seed: int) -> list
     if denoiser.tokenizer is None:
         raise ValueError("this model has no tokenizer; give lengths such as --prompts 40-400")
     task = load_task(text)
-    texts = [task.problem("test", index).prompt for index in range(number)]
-    return [denoiser.tokenizer.encode(each, add_special_tokens=False) for each in texts]
+    return encode_prompts(denoiser.tokenizer, [task.problem("test", index) for index in range(number)])

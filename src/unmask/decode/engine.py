@@ -4,25 +4,25 @@ Host half: which rows take a step, what becomes of them. The device half is `unm
 cache the engine gives, token for token, what the reference loop `unmask.decode.loop` gives.
 """
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from operator import index
-from typing import Literal, SupportsIndex
 
 import torch
 
 from unmask.decode.batches import whole_rows, windows
 from unmask.decode.graphs import GraphedRunner
 from unmask.decode.layouts import KeyValueCache
-from unmask.decode.loop import check
+from unmask.decode.loop import DecodeError, check
 from unmask.decode.rows import Finished, Queue, Running, room_for
 from unmask.decode.runner import Batch, Runner
+from unmask.decode.settings import EngineSettings
 from unmask.decode.state import DONE, FAILURES, Request, State
 from unmask.device import is_out_of_memory
 from unmask.models.transformer import Transformer
 from unmask.planners.base import Planner, sight_of
 from unmask.rng import row_seeds
-from unmask.trajectory import CACHES, Trajectory
+from unmask.trajectory import Trajectory
 
 __all__ = ["Engine", "EngineSettings", "Finished"]
 
@@ -30,44 +30,6 @@ PATIENCE = 8
 """Out of memory, half as many rows run together; twice as many again after this many times them finished."""
 WASTE = 4
 """A cache this many times as wide as the rows that come is made anew, smaller, once nothing runs."""
-
-
-@dataclass(frozen=True, slots=True)
-class EngineSettings:
-    """How the engine works. With cache "none" no setting changes a result, only time and memory."""
-
-    max_rows: int = 64
-    """Rows decoded at a time."""
-    max_tokens: int | None = None
-    """Most tokens, prompts and completions, of the rows decoded at a time."""
-    cache: Literal["none", "prefix", "dual"] = "none"
-    """Which keys and values a step takes from the row's last whole step (Fast-dLLM, arXiv 2505.22618): none
-    (exact), those before the current block, or those before and behind it (both approximate)."""
-    refresh_every: int | None = None
-    """With a cache: steps on a window after which the row is seen whole again; it always is when its block
-    begins. None: only then."""
-    compile: bool = False
-    """Compile the parts of the blocks between attentions, a planner head's too, with torch.compile."""
-    graphs: bool = False
-    """Capture steps as CUDA graphs, one for each shape; steps are padded to few shapes."""
-    steps_per_sync: int = 1
-    """Without a cache: steps queued before the host looks who has finished. Rows that finish early idle."""
-    max_logits: int = 2**26
-    """Float32 logits held at a time, in elements (256 MiB)."""
-
-    def __post_init__(self) -> None:
-        if self.cache not in CACHES:
-            raise ValueError(f"unknown cache {self.cache!r}; use one of {', '.join(CACHES)}")
-        for name in ("max_rows", "max_tokens", "refresh_every", "steps_per_sync", "max_logits"):
-            value = getattr(self, name)
-            if value is not None and not isinstance(value, SupportsIndex):
-                raise ValueError(f"{name} {value!r} is no whole number")
-            if value is not None and int(value) < 1:
-                raise ValueError(f"{name} {value} leaves nothing to do; use 1 or more")
-        if self.cache == "none" and self.refresh_every is not None:
-            raise ValueError("refresh_every says when a cache is filled again; name a cache, or leave it out")
-        if self.cache != "none" and self.steps_per_sync > 1:
-            raise ValueError("with a cache the host looks after every step; leave steps_per_sync out")
 
 
 class Engine:
@@ -83,7 +45,10 @@ class Engine:
     """
 
     def __init__(
-        self, denoiser: Transformer, planner: Planner, settings: EngineSettings = EngineSettings()
+        self,
+        denoiser: Transformer,
+        planner: Planner,
+        settings: EngineSettings = EngineSettings(),  # noqa: B008  # frozen
     ) -> None:
         if not all(hasattr(denoiser, name) for name in ("encode", "head", "config")):
             raise ValueError(f"the engine cannot run a {type(denoiser).__name__}; use unmask.decode")
@@ -92,6 +57,8 @@ class Engine:
         if settings.graphs and len({weight.device for weight in denoiser.parameters()}) > 1:
             raise ValueError("graphs stay on one GPU, and the model is on several; leave graphs out")
         self.denoiser, self.planner, self.settings = denoiser, planner, settings
+        self.calls: Counter[str] = Counter()
+        """Of the denoiser so far, on however many rows: whole, window."""
         if settings.compile:
             denoiser.compile_blocks()
             getattr(getattr(planner, "head", None), "compile_blocks", lambda: None)()
@@ -124,9 +91,10 @@ class Engine:
         stop_at_eos: bool = False,
         record_log_probs: bool = False,
     ) -> int:
-        """Queue a row; the number returned names it. Arguments are those of `unmask.decode`.
+        """Queue a row; the number returned names it. Arguments are those of `unmask.decode` of one prompt.
 
-        A row that cannot be decoded is reported by the next `step`, and costs the others nothing.
+        Rows of one prompt and one seed are therefore equal. A row that cannot be decoded is reported by the
+        next `step`, and costs the others nothing.
 
         Raises:
             TypeError, ValueError: for ids, a temperature or a seed that are no numbers.
@@ -183,7 +151,7 @@ class Engine:
 
         Raises:
             ValueError: for what `unmask.decode` refuses, and a row over `max_tokens`.
-            RuntimeError: naming the first row that failed on the way.
+            DecodeError: naming the first row that failed on the way.
         """
         rows = dict(
             self.stream(prompts, length, block_length, temperature, seed, stop_at_eos, record_log_probs)
@@ -206,7 +174,7 @@ class Engine:
 
         Raises:
             ValueError: for what `unmask.decode` refuses, and a row over `max_tokens`.
-            RuntimeError: naming a row that failed on the way.
+            DecodeError: while rows come, naming one that failed on the way.
         """
         check(self.denoiser, prompts, length, block_length, temperature)
         tokens = [tuple(index(token) for token in prompt) for prompt in prompts]
@@ -216,6 +184,9 @@ class Engine:
         ]
         for request in requests:
             self._check_size(request)
+        return self._streamed(requests)
+
+    def _streamed(self, requests: Sequence[Request]) -> Iterator[tuple[int, Trajectory]]:
         for request in requests:
             self._waiting.put(request)
         places = {request.id: place for place, request in enumerate(requests)}
@@ -223,13 +194,13 @@ class Engine:
             while places:
                 is_ours = any(each.id in places for each in self._finished)
                 if not (self._running or self._waiting or is_ours):
-                    raise RuntimeError(f"row {min(places.values())} was reported to another caller of `step`")
+                    raise DecodeError(f"row {min(places.values())} was reported to another caller of `step`")
                 reported = self.step()
                 self._finished += [each for each in reported if each.id not in places]  # submitted by others
                 for finished in (each for each in reported if each.id in places):
                     place = places.pop(finished.id)
                     if finished.trajectory is None:
-                        raise RuntimeError(f"row {place}: {finished.error}")
+                        raise DecodeError(f"row {place}: {finished.error}")
                     yield place, finished.trajectory
         finally:
             for number in places:
@@ -317,6 +288,7 @@ class Engine:
                 batch = self._batch(group)
                 for _ in range(settings.steps_per_sync):
                     runner.step(batch)
+                self.calls["window" if batch.shape.is_window else "whole"] += settings.steps_per_sync
         status_R = state.status_R.tolist()  # where the host waits for the device
         done = []
         for running in list(self._running.values()):
@@ -392,9 +364,11 @@ class Engine:
         if torch.cuda.is_available():
             torch.cuda.empty_cache()
         self._room, self._since_retreat = max(1, len(requests) // 2), 0
-        for request in requests if len(requests) == 1 else ():
-            if request.id in self._tried_alone:
-                self._waiting.drop(request.id)
-                self._finished.append(Finished(request.id, None, "out of memory, alone in its step"))
-                self._room = None
-            self._tried_alone ^= {request.id}
+        if len(requests) != 1:
+            return
+        (request,) = requests
+        if request.id in self._tried_alone:
+            self._waiting.drop(request.id)
+            self._finished.append(Finished(request.id, None, "out of memory, alone in its step"))
+            self._room = None
+        self._tried_alone ^= {request.id}

@@ -6,7 +6,7 @@ the batch when it is finished. B rows, P prompt and L completion positions, T = 
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import SupportsIndex
+from typing import SupportsFloat, SupportsIndex
 
 import torch
 from torch import Tensor
@@ -18,6 +18,10 @@ from unmask.rng import RowStreams, row_seeds
 from unmask.trajectory import Trajectory
 
 LOWEST_TEMPERATURE = 1e-6
+
+
+class DecodeError(RuntimeError):
+    """A row could not be decoded to its end: no position was chosen, NaN, too little memory."""
 
 
 @torch.no_grad()
@@ -55,13 +59,13 @@ def decode(
         ValueError: for an empty prompt, one longer than the model allows, with a mask token or ids out of
             the vocabulary in it, a block length that does not divide the length, a temperature or batch size
             out of range, or another number of seeds than of prompts.
-        RuntimeError: for a planner that chooses nothing.
+        DecodeError: for a planner that chooses nothing, and logits that are no numbers.
     """
     check(denoiser, prompts, length, block_length, temperature)
     if batch_size is not None and batch_size < 1:
         raise ValueError(f"batch_size {batch_size} decodes nothing; use 1 or more")
     seeds = row_seeds(seed, prompts)
-    settings = _Settings(length, block_length, temperature, stop_at_eos, record_log_probs)
+    settings = _Settings(length, block_length, float(temperature), stop_at_eos, record_log_probs)
     size = batch_size or max(1, len(prompts))
     done: list[Trajectory] = []
     for start in range(0, len(prompts), size):
@@ -137,21 +141,20 @@ def left_pad(
 def _decode_batch(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _Settings) -> list[Trajectory]:
     finished: dict[int, Trajectory] = {}
     for step in range(settings.length):
-        _unmask_once(denoiser, planner, rows, settings, step)
-        is_masked_BL = rows.tokens_BT[:, -settings.length :] == denoiser.mask_id
-        unfinished_B = is_masked_BL.any(-1).nonzero().squeeze(-1)  # the step's one host synchronisation
+        has_chosen_B = _unmask_once(denoiser, planner, rows, settings, step)
+        is_left_B = (rows.tokens_BT[:, -settings.length :] == denoiser.mask_id).any(-1)
+        goes_on_B = is_left_B & has_chosen_B
+        unfinished_B = goes_on_B.nonzero().squeeze(-1)  # the step's one host synchronisation
         if len(unfinished_B) < len(rows.index_B):
-            finished.update(_harvest(denoiser, rows, ~is_masked_BL.any(-1), settings))
+            finished.update(_harvest(denoiser, rows, ~goes_on_B, settings))
             rows = rows.select(unfinished_B)
         if not len(unfinished_B):
-            return [finished[index] for index in range(len(finished))]
-    raise RuntimeError(
-        f"{type(planner).__name__} left masks after {settings.length} steps: it chose no position"
-    )
+            break
+    return [finished[index] for index in range(len(finished))]
 
 
-def _unmask_once(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _Settings, step: int) -> None:
-    """One denoiser call: the planner says where, the sampler says what."""
+def _unmask_once(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _Settings, step: int) -> Tensor:
+    """One denoiser call: the planner says where, the sampler says what. (B,) bool: rows that got a token."""
     length = settings.length
     logits_BTV, hidden_BTD = denoiser(rows.tokens_BT, rows.attention_mask_BT)
     step_B = torch.full_like(rows.seed_B, step)
@@ -167,7 +170,8 @@ def _unmask_once(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _S
     )
     streams = RowStreams(rows.seed_B, step_B)
     subset = planner(view)
-    chosen_BL = subset.sample(streams) & view.open_BL
+    is_nan_BL = view.logits_BLV.sum(-1).isnan()
+    chosen_BL = subset.sample(streams) & view.open_BL & ~is_nan_BL
     sampled_BL = sample_tokens(view.logits_BLV, settings.temperature, streams)
     completion_BL = torch.where(chosen_BL, sampled_BL, rows.tokens_BT[:, -length:])
     if settings.record_log_probs:
@@ -178,6 +182,7 @@ def _unmask_once(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _S
     if settings.stop_at_eos:
         completion_BL = settle(completion_BL, denoiser.mask_id, denoiser.eos_id)
     rows.tokens_BT = torch.cat([rows.tokens_BT[:, :-length], completion_BL], dim=-1)
+    return chosen_BL.any(-1)
 
 
 def settle(completion_BL: Tensor, mask_id: int, eos_id: int) -> Tensor:
@@ -190,12 +195,14 @@ def settle(completion_BL: Tensor, mask_id: int, eos_id: int) -> Tensor:
 def _harvest(
     denoiser: Denoiser, rows: _Rows, is_done_B: Tensor, settings: _Settings
 ) -> Iterator[tuple[int, Trajectory]]:
-    """The trajectories of the finished rows, on the CPU."""
+    """The trajectories of rows that do not go on, on the CPU."""
     done = rows.select(is_done_B)
     tokens_BT, unmask_step_BL = done.tokens_BT.cpu(), done.unmask_step_BL.cpu()
     planner_BL, token_BL = done.planner_log_prob_BL.cpu(), done.token_log_prob_BL.cpu()
     mask_BT = None if done.attention_mask_BT is None else done.attention_mask_BT.cpu()
     for row, index in enumerate(done.index_B.tolist()):
+        if (tokens_BT[row] == denoiser.mask_id).any():
+            raise DecodeError(f"row {index} of its batch: the planner chose nothing, or the model said NaN")
         prompt = tokens_BT[row, : -settings.length]
         if mask_BT is not None:
             prompt = prompt[mask_BT[row, : -settings.length]]
@@ -236,6 +243,8 @@ def check(
             f"block_length {block_length} does not divide length {length}; use "
             + " or ".join(map(str, choices))
         )
+    if not isinstance(temperature, SupportsFloat):
+        raise ValueError(f"temperature {temperature!r} is no number")
     if temperature != 0 and not LOWEST_TEMPERATURE <= temperature <= 1 / LOWEST_TEMPERATURE:
         raise ValueError(
             f"temperature {temperature} is neither 0, for the most likely token, nor from "

@@ -16,10 +16,10 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor, nn
 
-from unmask.decode.loop import check, decode, left_pad
+from unmask.decode.loop import DecodeError, check, decode, left_pad
 from unmask.eval.table import print_whole
-from unmask.eval.timing import Limits, Run, forward_flops, interleaved, median_seconds, wait, weight_bytes
-from unmask.eval.ways import Job, Way, Work
+from unmask.eval.timing import Roofline, Run, forward_flops, interleaved, median_seconds, wait, weight_bytes
+from unmask.eval.ways import Way, Work, Workload
 from unmask.models.base import Denoiser
 from unmask.models.transformer import Transformer
 from unmask.planners.base import Planner, Subset, View
@@ -52,7 +52,7 @@ class Timing:
     ms_per_step: float
     """A step is a call of the denoiser, on however many rows."""
     median_step_ms: float | None
-    """Of single steps, where the way knows: with a cache, of those on windows."""
+    """Of single calls, where the way knows: with a cache, of those on windows alone."""
     ms_per_nfe: float
     """An NFE is a call on one row."""
     nfe: float
@@ -77,7 +77,7 @@ class Timing:
 
 
 @dataclass(frozen=True, slots=True)
-class Report:
+class BenchReport:
     """All ways, and what they are compared with."""
 
     timings: list[Timing]
@@ -92,7 +92,9 @@ class Report:
         return asdict(self)
 
 
-def bench(job: Job, ways: dict[str, Way], *, rounds: int = 5, limits: Limits | None = None) -> Report:
+def bench(
+    job: Workload, ways: dict[str, Way], *, rounds: int = 5, limits: Roofline | None = None
+) -> BenchReport:
     """Time ways of doing a job.
 
     Args:
@@ -103,7 +105,7 @@ def bench(job: Job, ways: dict[str, Way], *, rounds: int = 5, limits: Limits | N
 
     Raises:
         ValueError: for what cannot be decoded.
-        RuntimeError: where all ways fail.
+        DecodeError: where all ways fail.
     """
     check(job.denoiser, job.prompts, job.length, job.block_length, job.temperature)
     device = job.denoiser.device
@@ -116,17 +118,22 @@ def bench(job: Job, ways: dict[str, Way], *, rounds: int = 5, limits: Limits | N
             traceback.print_exc()
             failed[name] = f"{type(error).__name__}: {error}"
     if not peaks:
-        raise RuntimeError(f"no way of decoding worked; the first failed with {failed[next(iter(ways))]}")
-    clock = _PlannerClock(job.planner, device)
-    trajectories = decode(job.denoiser, job.prompts, clock, **job.arguments())
+        raise DecodeError(f"no way of decoding worked; the first failed with {failed[next(iter(ways))]}")
+    trajectories = decode(job.denoiser, job.prompts, job.planner, **job.arguments())
     states = list(_states(job, trajectories))
     calls: dict[str, Callable[[], Any]] = {name: ways[name] for name in peaks}
     calls["forward"] = lambda: _forwards(job.denoiser, states)
+    if job.is_learned:
+        calls["planner"] = lambda: _planner_seconds(job)
     runs = interleaved(calls, rounds, device, warm_up=0)
-    planner_seconds = clock.seconds() if job.is_learned else 0.0
-    bare = _Bare(median_seconds(runs["forward"]), planner_seconds, len(states))
+    bare = _Bare(
+        forward=median_seconds(runs["forward"]),
+        planner=statistics.median(run.result for run in runs["planner"]) if job.is_learned else 0.0,
+        calls=len(states),
+        nfe=sum(row.nfe for row in trajectories),
+    )
     first = runs[next(iter(peaks))]
-    return Report(
+    return BenchReport(
         timings=[_timing(job, name, runs[name], first, bare, peaks[name], limits) for name in peaks],
         failed=failed,
         forward_ms=1e3 * bare.forward / len(states),
@@ -141,24 +148,25 @@ class _Bare:
     forward: float
     planner: float
     calls: int
+    nfe: int
 
 
 def _timing(
-    job: Job,
+    job: Workload,
     name: str,
     runs: Sequence[Run],
     first: Sequence[Run],
     bare: _Bare,
     peak_gib: float | None,
-    limits: Limits | None,
+    limits: Roofline | None,
 ) -> Timing:
     seconds = median_seconds(runs)
     works: list[Work] = [run.result for run in runs]
     nfe = statistics.fmean(sum(work.nfe) for work in works)
     block_nfe = statistics.fmean(work.block_nfe for work in works)
     calls = statistics.fmean(work.calls for work in works)
-    steps = [seconds for work in works for seconds in work.step_seconds]
-    is_like_reference = not block_nfe and calls == bare.calls
+    steps = [seconds for work in works for seconds in work.call_seconds]
+    is_like_reference = not block_nfe and (calls, nfe) == (bare.calls, bare.nfe)
     least = None if limits is None else least_seconds(job, works[0], limits)
     pairs = list(zip(first, runs, strict=True))
     return Timing(
@@ -186,7 +194,7 @@ def _seconds_per_nfe(run: Run) -> float:
     return run.seconds / sum(work.nfe)
 
 
-def least_seconds(job: Job, work: Work, limits: Limits) -> float | None:
+def least_seconds(job: Workload, work: Work, limits: Roofline) -> float | None:
     """What the machine needs for the NFE of a decode: whole rows in full ones, their block in cached ones.
 
     Logits count for one block a row; None where the denoiser is no transformer.
@@ -202,7 +210,7 @@ def least_seconds(job: Job, work: Work, limits: Limits) -> float | None:
     return limits.seconds(flops, work.calls * weight_bytes(net))
 
 
-def _peak_gib(job: Job, way: Way) -> float | None:
+def _peak_gib(job: Workload, way: Way) -> float | None:
     """Most memory of a first decode: the nets' weights and what was allocated on top of what was there."""
     device = job.denoiser.device
     if device.type != "cuda":
@@ -220,7 +228,7 @@ def _peak_gib(job: Job, way: Way) -> float | None:
 State = tuple[Tensor, Tensor | None]
 
 
-def _states(job: Job, trajectories: Sequence[Trajectory]) -> Iterator[State]:
+def _states(job: Workload, trajectories: Sequence[Trajectory]) -> Iterator[State]:
     """What the reference loop gave the denoiser, call by call."""
     tokens_BT, mask_BT = left_pad(job.prompts, job.length, job.denoiser.mask_id, job.denoiser.pad_id)
     tokens_BT = tokens_BT.to(job.denoiser.device)
@@ -237,6 +245,13 @@ def _states(job: Job, trajectories: Sequence[Trajectory]) -> Iterator[State]:
 def _forwards(denoiser: Denoiser, states: Sequence[State]) -> None:
     for tokens_BT, mask_BT in states:
         denoiser(tokens_BT, mask_BT)
+
+
+def _planner_seconds(job: Workload) -> float:
+    """Of the planner's net alone, in a decode by the reference loop."""
+    clock = _PlannerClock(job.planner, job.denoiser.device)
+    decode(job.denoiser, job.prompts, clock, **job.arguments())
+    return clock.seconds()
 
 
 class _PlannerClock:
@@ -266,7 +281,7 @@ class _PlannerClock:
         return float(sum(each))
 
 
-def print_report(report: Report) -> None:
+def print_report(report: BenchReport) -> None:
     """A row for each way."""
     table = Table(box=None, pad_edge=False, header_style="bold")
     for index, name in enumerate(COLUMNS):

@@ -178,7 +178,15 @@ def load_published(
     if denoiser.config.qk_norm or denoiser.config.shift:
         raise ValueError("published code runs nets of the LLaDA family, and this net is another")
     shared = {"length": length, "block_length": block_length, "temperature": temperature}
-    return loaders[name](Path(folder), denoiser, planner, cache, record, shared)
+    try:
+        return loaders[name](Path(folder), denoiser, planner, cache, record, shared)
+    except AttributeError as error:
+        raise ValueError(f"the code in {folder} is of another version than is known here: {error}") from error
+
+
+def caches_of(text: str) -> tuple[str, ...]:
+    """Caches of the published code that `load_published` would load."""
+    return tuple(FAST_DLLM) if text.startswith("fast-dllm=") else ("none",)
 
 
 def _load_dultra(

@@ -84,7 +84,7 @@ def hardware(device: torch.device) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class Limits:
+class Roofline:
     """What a device was measured to do: floating-point operations, and bytes read or written, a second."""
 
     flops: float
@@ -95,7 +95,7 @@ class Limits:
         return max(flops / self.flops, read_bytes / self.bandwidth)
 
 
-def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
+def measure_limits(device: torch.device, dtype: torch.dtype) -> Roofline:
     """By the fastest of some large matrix products (8192 cubed on a GPU) and of some large copies."""
     cuda = device.type == "cuda"
     size = 8192 if cuda else 768
@@ -106,7 +106,7 @@ def measure_limits(device: torch.device, dtype: torch.dtype) -> Limits:
     calls = {"product": lambda: torch.mm(left, right, out=result), "copy": lambda: target.copy_(source)}
     runs = interleaved(calls, 20 if cuda else 10, device, warm_up=3)
     fastest = {name: min(run.seconds for run in each) for name, each in runs.items()}
-    return Limits(flops=2 * size**3 / fastest["product"], bandwidth=2 * source.numel() / fastest["copy"])
+    return Roofline(flops=2 * size**3 / fastest["product"], bandwidth=2 * source.numel() / fastest["copy"])
 
 
 def forward_flops(net: Transformer, num_computed: float, num_seen: float, num_read: float) -> float:

@@ -2,6 +2,7 @@
 
 import copy
 import time
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -29,8 +30,8 @@ class Work:
     """Of the denoiser, on however many rows."""
     block_nfe: int = 0
     """Of all rows: those in `nfe` that computed only a part of the row, from a cache."""
-    step_seconds: tuple[float, ...] = ()
-    """Of each step, where the way knows."""
+    call_seconds: tuple[float, ...] = ()
+    """Of single calls, where the way knows: under a cache, of those on windows alone."""
 
 
 Way = Callable[[], Work]
@@ -38,7 +39,7 @@ Way = Callable[[], Work]
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Workload:
     """What is decoded."""
 
     denoiser: Denoiser
@@ -70,7 +71,7 @@ def random_prompts(
     return [(prompt + (prompt >= denoiser.mask_id)).tolist() for prompt in prompts]
 
 
-def reference(job: Job) -> Way:
+def reference(job: Workload) -> Way:
     """The reference loop, all prompts in one batch."""
 
     def way() -> Work:
@@ -80,37 +81,40 @@ def reference(job: Job) -> Way:
     return way
 
 
-def engine(job: Job, settings: EngineSettings) -> Way:
+def engine(job: Workload, settings: EngineSettings) -> Way:
     """The decode engine, made in the first decode; later ones find its graphs and compiled parts."""
-    made: list[Engine] = []
+    made: list[_TimedEngine] = []
 
     def way() -> Work:
         if not made:
             net, planner = job.denoiser, job.planner
             if settings.compile:  # the other ways go on with the nets as they are
                 net, planner = on_same_weights(net), on_same_weights(planner)
-            made.append(Engine(net, planner, settings))  # type: ignore[arg-type]
+            made.append(_TimedEngine(net, planner, settings))  # type: ignore[arg-type]
             if settings.graphs:
-                _run(made[0], job)  # a shape is captured when it comes for the second time
-        return _run(made[0], job)
+                made[0].work(job)  # a shape is captured when it comes for the second time
+        return made[0].work(job)
 
     return way
 
 
-def _run(engine: Engine, job: Job) -> Work:
-    for prompt in job.prompts:
-        engine.submit(prompt, **job.arguments())
-    finished: list[Finished] = []
-    seconds: list[float] = []
-    while engine.num_unfinished:
-        begin = time.perf_counter()
-        finished += engine.step()
-        seconds.append(time.perf_counter() - begin)
-    rows = [each.trajectory for each in sorted(finished, key=lambda each: each.id) if each.trajectory]
-    if len(rows) < len(job.prompts):
-        raise RuntimeError(next(each.error for each in finished if each.error))
-    num_cached = sum(row.num_cached_steps for row in rows)
-    return Work([row.nfe for row in rows], len(seconds), num_cached, tuple(seconds))
+class _TimedEngine(Engine):
+    """Knows how long each step took, and how many calls were in it."""
+
+    def work(self, job: Workload) -> Work:
+        self._steps: list[tuple[float, Counter[str]]] = []
+        rows = self.decode(job.prompts, **job.arguments())
+        kind = "whole" if self.settings.cache == "none" else "window"
+        seconds = [each / calls[kind] for each, calls in self._steps if set(calls) == {kind}]
+        num_calls = sum(calls.total() for _, calls in self._steps)
+        num_cached = sum(row.num_cached_steps for row in rows)
+        return Work([row.nfe for row in rows], num_calls, num_cached, tuple(seconds))
+
+    def step(self) -> list[Finished]:
+        before, begin = self.calls.copy(), time.perf_counter()
+        reported = super().step()
+        self._steps.append((time.perf_counter() - begin, self.calls - before))
+        return reported
 
 
 def on_same_weights(net: Net) -> Net:
@@ -122,7 +126,7 @@ def on_same_weights(net: Net) -> Net:
     return other
 
 
-def published(job: Job, decode_published: Published) -> Way:
+def published(job: Workload, decode_published: Published) -> Way:
     """Code of somebody else, from `unmask.eval.published`."""
 
     def way() -> Work:

@@ -70,6 +70,8 @@ class ExactDenoiser(ABC):
         if num_prompt < 1:
             width = tokens_BT.shape[1]
             raise ValueError(f"{width} columns; want a prompt and then {self.length} to complete")
+        if (tokens_BT[:, :num_prompt] == self.mask_id).any():
+            raise ValueError(f"masks before the last {self.length} columns; decode with length={self.length}")
         vocabulary_V = torch.arange(self.vocab_size, device=tokens_BT.device)
         certain_BTV = (tokens_BT[..., None] == vocabulary_V).double()
         masked_BL1 = tokens_BT[:, num_prompt:, None] == self.mask_id

@@ -1,9 +1,8 @@
 """Planners without parameters. B rows, L shown positions."""
 
 import functools
-import math
 from dataclasses import dataclass
-from numbers import Integral
+from numbers import Integral, Real
 from typing import Any, ClassVar, Literal
 
 import torch
@@ -22,6 +21,8 @@ def _count(k: int, name: str = "k", things: str = "positions") -> None:
 
 
 def _positive(name: str, value: float) -> None:
+    if not isinstance(value, Real):
+        raise ValueError(f"{name}={value!r} is no number")
     if not value > 0:
         raise ValueError(f"{name}={value} unmasks nothing; give a value above 0")
 
@@ -130,6 +131,8 @@ class Factor:
 
     def __post_init__(self) -> None:
         _positive("factor", self.factor)
+        if self.last_pair not in (False, True):
+            raise ValueError(f"last_pair={self.last_pair!r} is neither True nor False")
 
     def __call__(self, view: View) -> Subset:
         return Fixed(factor_rule(view.readout.confidence(), view.open_BL, self.factor, self.last_pair))
@@ -159,8 +162,8 @@ class EntropyBound:
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
-        if not self.gamma >= 0 or math.isnan(self.gamma):
-            raise ValueError(f"gamma={self.gamma} is no bound; give a value of at least 0")
+        if not isinstance(self.gamma, Real) or not self.gamma >= 0:
+            raise ValueError(f"gamma={self.gamma!r} is no bound; give a value of at least 0")
 
     def __call__(self, view: View) -> Subset:
         entropy_BL = view.readout.entropy()
@@ -202,12 +205,13 @@ class Schedule:
             readout = Logits(view.logits_BLV.topk(count, dim=-1).values)
         score = {"confidence": readout.confidence, "margin": readout.margin, "entropy": readout.entropy}
         score_BL = score[self.by]()
-        count_CS = linear_schedule(view.masked_BC.shape[-1], self.steps, view.step_B.device)
+        longest = 1 << (view.masked_BC.shape[-1] - 1).bit_length()  # few tables, also where rows come and go
+        count_CS = linear_schedule(longest, self.steps, view.step_B.device)
         count_B = count_CS[view.length_B, view.step_B.clamp_max(count_CS.shape[-1] - 1)]
         return Fixed(top(-score_BL if self.by == "entropy" else score_BL, view.open_BL, count_B))
 
 
-@functools.lru_cache(maxsize=8)
+@functools.cache  # captured steps go on reading it
 def linear_schedule(longest: int, steps: int, device: torch.device | str = "cpu") -> Tensor:
     """(longest + 1, S) int64: how many positions each denoiser call unmasks, for each completion length.
 

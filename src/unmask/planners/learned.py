@@ -5,6 +5,7 @@ B rows, L shown positions.
 
 import copy
 import math
+from numbers import Real
 from typing import Any, Literal
 
 import torch
@@ -66,7 +67,7 @@ class LearnedPlanner(nn.Module):
         if self.mode not in ("sample", "threshold", "top_k"):
             raise ValueError(f"unknown mode {self.mode!r}; use sample, threshold or top_k")
         for name, value in (("factor", self.factor), ("temperature", self.temperature)):
-            if isinstance(value, bool) or not 0 < value < math.inf:
+            if isinstance(value, bool) or not isinstance(value, Real) or not 0 < value < math.inf:
                 raise ValueError(f"{name} {value} must be a number above 0")
 
     @property
