@@ -265,7 +265,7 @@ class GrpoRecipe(RunConfig):
     @model_validator(mode="after")
     def _blocks_divide(self) -> Self:
         odd = [block for block in self.block_lengths if self.length % block]
-        if odd or not self.block_lengths:
+        if odd:
             raise ValueError(
                 f"block_lengths {list(self.block_lengths)} must each divide length {self.length}"
             )

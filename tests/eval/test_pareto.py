@@ -59,33 +59,29 @@ def test_dominated_points_change_nothing(points: list[Point], data: st.DataObjec
     over = data.draw(st.sampled_from(points))
     worse = Point(over.nfe + data.draw(st.integers(0, 3)), over.accuracy - 0.01, "worse")
     assert frontier([worse, *points]) == frontier(points)
-    for between in ("step", "linear"):
-        assert area_under([worse, *points], 10, between) == area_under(points, 10, between)  # type: ignore[arg-type]
+    assert area_under([worse, *points], 10) == area_under(points, 10)
 
 
 def test_a_budget_buys_the_best_point_below_it() -> None:
     budgets = [3.9, 4, 7.9, 8, 12, 16, 99]
     assert [accuracy_at(THREE, nfe) for nfe in budgets] == [0, 0.2, 0.2, 0.6, 0.6, 0.8, 0.8]
-    linear = [accuracy_at(THREE, nfe, "linear") for nfe in [3.9, 4, 6, 8, 12, 16, 99]]
-    assert linear == pytest.approx([0, 0.2, 0.4, 0.6, 0.7, 0.8, 0.8])
 
 
 def test_areas_agree_with_hand_computed_ones() -> None:
     assert area_under(THREE, 20) == pytest.approx((4 * 0.2 + 8 * 0.6 + 4 * 0.8) / 20)
     assert area_under(THREE, 12) == pytest.approx((4 * 0.2 + 4 * 0.6) / 12)
-    assert area_under(THREE, 12, "linear") == pytest.approx((4 * 0.4 + 4 * 0.65) / 12)
     assert area_under(THREE, 4) == 0
     assert area_under([], 4) == 0
     with pytest.raises(ValueError, match="no budget"):
         area_under(THREE, 0)
 
 
-@given(point_lists, st.sampled_from(["step", "linear"]), st.integers(1, 14))
-def test_an_area_is_the_mean_over_budgets(points: list[Point], between: object, nfe_max: int) -> None:
+@given(point_lists, st.integers(1, 14))
+def test_an_area_is_the_mean_over_budgets(points: list[Point], nfe_max: int) -> None:
     cuts = 64  # the midpoint rule is exact here: points lie on integers
     budgets = [(index + 0.5) / cuts for index in range(nfe_max * cuts)]
-    mean = sum(accuracy_at(points, nfe, between) for nfe in budgets) / len(budgets)  # type: ignore[arg-type]
-    assert area_under(points, nfe_max, between) == pytest.approx(mean)  # type: ignore[arg-type]
+    mean = sum(accuracy_at(points, nfe) for nfe in budgets) / len(budgets)
+    assert area_under(points, nfe_max) == pytest.approx(mean)
 
 
 def test_aup_agrees_with_a_hand_computed_example() -> None:

@@ -6,12 +6,9 @@ from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import Literal
 
 from unmask.eval.metrics import Summary
 from unmask.eval.records import Run, name_runs
-
-Between = Literal["step", "linear"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,26 +99,12 @@ def frontier(points: Iterable[Point]) -> list[Point]:
     return best
 
 
-def accuracy_at(points: Iterable[Point], nfe: float, between: Between = "step") -> float:
-    """The accuracy that a budget of `nfe` buys.
-
-    0 below the cheapest point, and no more than the best point's above it. `step` uses one planner
-    for all problems. `linear` may use one neighbour for some problems and the other for the rest,
-    which averages to any point between the two.
-    """
-    best = frontier(points)
-    if not best or nfe < best[0].nfe:
-        return 0.0
-    for left, right in pairwise(best):
-        if nfe < right.nfe:
-            if between == "step":
-                return left.accuracy
-            share = (nfe - left.nfe) / (right.nfe - left.nfe)
-            return left.accuracy + share * (right.accuracy - left.accuracy)
-    return best[-1].accuracy
+def accuracy_at(points: Iterable[Point], nfe: float) -> float:
+    """The accuracy that a budget of `nfe` buys with one planner for all problems; 0 below the cheapest."""
+    return max((point.accuracy for point in points if point.nfe <= nfe), default=0.0)
 
 
-def area_under(points: Iterable[Point], nfe_max: float, between: Between = "step") -> float:
+def area_under(points: Iterable[Point], nfe_max: float) -> float:
     """The mean of `accuracy_at` over budgets from 0 to `nfe_max`: a number in [0, 1].
 
     Raises:
@@ -130,15 +113,8 @@ def area_under(points: Iterable[Point], nfe_max: float, between: Between = "step
     if not nfe_max > 0:
         raise ValueError(f"nfe_max {nfe_max} leaves no budget; use the NFE of the slowest planner")
     best = frontier(points)
-    if not best:
-        return 0.0
     knots = [point.nfe for point in best if point.nfe < nfe_max] + [nfe_max]
-    area = 0.0
-    for start, end in pairwise(knots):
-        from_left = accuracy_at(best, start, between)
-        at_end = accuracy_at(best, end, "linear") if between == "linear" else from_left
-        area += (end - start) * (from_left + at_end) / 2
-    return area / nfe_max
+    return sum((end - start) * accuracy_at(best, start) for start, end in pairwise(knots)) / nfe_max
 
 
 def accuracy_under_parallelism(

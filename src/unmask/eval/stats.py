@@ -38,7 +38,7 @@ def mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values)
 
 
-def wilson(successes: float, n: float, z: float = Z_95) -> tuple[float, float]:
+def wilson(successes: float, n: float) -> tuple[float, float]:
     """The score interval of a proportion; fractional counts are effective sample sizes.
 
     Raises:
@@ -46,7 +46,7 @@ def wilson(successes: float, n: float, z: float = Z_95) -> tuple[float, float]:
     """
     if not (n > 0 and 0 <= successes <= n):
         raise ValueError(f"{successes} successes of {n}: need 0 <= successes <= n and n > 0")
-    share = successes / n
+    share, z = successes / n, Z_95
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
     half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
     low = 0.0 if successes == 0 else max(0.0, centre - half)

@@ -21,6 +21,7 @@ from typing import Literal, cast
 Verdict = Literal["same", "different", "too long"]
 _PROGRAM = Path(__file__).with_name("_algebra_worker.py")
 _NUM_KEPT = 100_000
+_MEGABYTES = 4096
 _START_SECONDS = 120.0
 """For the libraries to load, on a machine that does much else."""
 
@@ -28,8 +29,8 @@ _START_SECONDS = 120.0
 class Algebra:
     """A few processes, started when needed, which end with this object."""
 
-    def __init__(self, workers: int, cpu_seconds: float = 2.0, megabytes: int = 4096) -> None:
-        self._limits = (cpu_seconds, megabytes)
+    def __init__(self, workers: int, cpu_seconds: float = 2.0) -> None:
+        self._cpu_seconds = cpu_seconds
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="algebra")
         self._idle: SimpleQueue[_Worker | None] = SimpleQueue()
         for _ in range(workers):
@@ -56,7 +57,7 @@ class Algebra:
         worker = self._idle.get()
         try:
             if worker is None:
-                worker = _Worker(*self._limits)
+                worker = _Worker(self._cpu_seconds)
                 self._running.append(worker)
             verdict = worker.ask(pair)
             if not worker.is_alive():
@@ -68,10 +69,10 @@ class Algebra:
 
 
 class _Worker:
-    def __init__(self, cpu_seconds: float, megabytes: int) -> None:
+    def __init__(self, cpu_seconds: float) -> None:
         # -P: the folder of the program, whose modules have names of the standard library, stays off the path.
         self._process = subprocess.Popen(
-            [sys.executable, "-P", str(_PROGRAM), str(cpu_seconds), str(megabytes)],
+            [sys.executable, "-P", str(_PROGRAM), str(cpu_seconds), str(_MEGABYTES)],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.DEVNULL,
