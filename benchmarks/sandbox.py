@@ -12,11 +12,11 @@ import resource
 import time
 from typing import Any
 
-from unmask.sandbox import Check, Job, Limits, Sandbox, Script, enforcement
+from unmask.sandbox import AnyJob, Check, Job, Limits, Sandbox, Script, enforcement
 
 _FUNCTION = "def f(x):\n    return x + 1\n"
 _TESTS = "assert f(1) == 2\nassert f(-1) == 0"
-JOBS: dict[str, Job | Check | Script] = {
+JOBS: dict[str, AnyJob] = {
     "calls": Job(_FUNCTION, "f", ((1,),)),
     "check": Check(_FUNCTION, _TESTS, ("f",)),
     "script": Script("print(int(input()) + 1)", "1\n"),
@@ -25,7 +25,7 @@ JOBS: dict[str, Job | Check | Script] = {
 _LIMITS = Limits(wall_seconds=30.0, cpu_seconds=10, memory_mb=1024, num_files=64)
 
 
-def measure(job: Job | Check | Script, count: int, workers: int) -> dict[str, float]:
+def measure(job: AnyJob, count: int, workers: int) -> dict[str, float]:
     """Runs a second, and CPU milliseconds a run, of `count` runs on warm servers."""
     before = _cpu_seconds()
     with Sandbox(workers, _LIMITS, packages=("numpy",)) as sandbox:

@@ -11,6 +11,7 @@ import torch
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from unmask.checkpoint import INDEX
 from unmask.families.llada import llada_names
 from unmask.models.transformer import Transformer, TransformerConfig
 from unmask.planners.heads import DultraHead, DultraHeadConfig
@@ -110,7 +111,7 @@ def write_checkpoint(
         total, size = total + bytes_of, size + bytes_of
     flush()
     index = {"metadata": {"total_size": total}, "weight_map": where}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index))
+    (folder / INDEX).write_text(json.dumps(index))
     (folder / "config.json").write_text(json.dumps(_llada_description(config)))
     return total
 

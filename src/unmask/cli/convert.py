@@ -13,7 +13,6 @@ from unmask.cli.common import end
 if TYPE_CHECKING:
     from unmask.planners.learned import LearnedPlanner
 
-MASK_TOKEN = "<|mask|>"
 UNITS = {"": 1, "K": 10**3, "M": 10**6, "G": 10**9}
 
 
@@ -35,8 +34,8 @@ def convert(
     ] = "auto",
     max_shard_size: Annotated[str, typer.Option(help="Of a file of weights, as in 500MB.")] = "5GB",
     mask_token: Annotated[
-        str, typer.Option(help="Of a causal model: a token that it reserves, or a new one.")
-    ] = MASK_TOKEN,
+        str | None, typer.Option(help="Of a causal model: a token that it reserves; by default a new one.")
+    ] = None,
     shift: Annotated[
         bool, typer.Option(help="Of a causal model: the state before a token goes on predicting it.")
     ] = True,
@@ -45,8 +44,8 @@ def convert(
 
     A causal Llama, Qwen2 or Qwen3 becomes a denoiser that has yet to be trained; LoRA adapters are merged.
     """
-    from unmask.checkpoint import fetch_folder, in_shards, write_folder
-    from unmask.models.causal import from_causal, is_causal, local
+    from unmask.checkpoint import INDEX, fetch_folder, in_shards, write_folder
+    from unmask.models.causal import MASK_TOKEN, from_causal, is_causal, local
     from unmask.models.export import LAYOUTS, in_layout
     from unmask.models.load import load_denoiser
     from unmask.models.tokenizer import tokenizer_texts
@@ -61,8 +60,10 @@ def convert(
     folder = local(source)
     dtype = _dtype(dtype, folder)
     if is_causal(folder):
-        net = from_causal(folder, mask_token=mask_token, shift=shift, dtype=dtype)
-    elif mask_token != MASK_TOKEN or not shift:
+        net = from_causal(
+            folder, mask_token=MASK_TOKEN if mask_token is None else mask_token, shift=shift, dtype=dtype
+        )
+    elif mask_token is not None or not shift:
         raise ValueError(f"{source} is a denoiser; --mask-token and --no-shift are for causal models")
     else:
         net = load_denoiser(folder, dtype=dtype)
@@ -76,7 +77,7 @@ def convert(
         tensors |= published_head(learned, descriptions["config.json"])
     files, index = in_shards(tensors, max_bytes)
     texts = {name: json.dumps(each, indent=2) + "\n" for name, each in descriptions.items()}
-    texts |= {} if index is None else {"model.safetensors.index.json": index}
+    texts |= {} if index is None else {INDEX: index}
     texts |= {} if net.tokenizer is None else tokenizer_texts(net.tokenizer)
     write_folder(out, texts, files)
     if to == "unmask" and learned is not None:

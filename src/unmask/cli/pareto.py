@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 from unmask.cli.common import check_writable, end
@@ -81,16 +80,15 @@ def _baseline(report: "Report", task: str, against: str) -> int:
 
 
 def _print_pairs(report: "Report", baselines: dict[str, int]) -> None:
-    from unmask.eval.table import print_whole
+    from unmask.eval.table import make_table, print_whole
 
     for task, baseline in baselines.items():
         rows = [(place, report.versus(place, baseline)) for place in report.of_task(task)]
         if not any(one for _, one in rows):
             continue
-        table = Table(box=None, pad_edge=False, header_style="bold", title_justify="left")
-        table.add_column(f"{task}: against {report.names[baseline]}", overflow="fold")
-        for name in ("accuracy, points", "p", "NFE, times", "pairs", "dominated by"):
-            table.add_column(name, justify="right", no_wrap=name != "dominated by")
+        title = f"{task}: against {report.names[baseline]}"
+        table = make_table([title], ["accuracy, points", "p", "NFE, times", "pairs"])
+        table.add_column("dominated by", justify="right")
         for place, one in rows:
             if one is not None:
                 table.add_row(
@@ -106,13 +104,9 @@ def _print_pairs(report: "Report", baselines: dict[str, int]) -> None:
 
 
 def _print_curves(report: "Report") -> None:
-    from unmask.eval.table import print_whole
+    from unmask.eval.table import make_table, print_whole
 
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task", overflow="fold")
-    table.add_column("curve", overflow="fold")
-    for name in ("runs", "area under frontier", "AUP"):
-        table.add_column(name, justify="right", no_wrap=True)
+    table = make_table(["task", "curve"], ["runs", "area under frontier", "AUP"])
     for one in report.curves:
         aup = "-" if one.aup is None else f"{one.aup:.1f}"
         table.add_row(Text(one.task), Text(one.name), str(len(one.summaries)), f"{one.area:.3f}", aup)
@@ -121,16 +115,12 @@ def _print_curves(report: "Report") -> None:
 
 
 def _print_traced(report: "Report") -> None:
-    from unmask.eval.table import print_whole
+    from unmask.eval.table import make_table, print_whole
 
     if not any(report.traced):
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task", overflow="fold")
-    table.add_column("run", overflow="fold")
-    names = ("tokens a step", "single", "left to right", "within block", "ECE tokens", "ECE answers")
-    for name in names:
-        table.add_column(name, justify="right", no_wrap=True)
+    orders = ["tokens a step", "single", "left to right", "within block"]
+    table = make_table(["task", "run"], [*orders, "ECE tokens", "ECE answers"])
     for one, name, traced in zip(report.summaries, report.names, report.traced, strict=True):
         if traced is not None:
             order = traced.order

@@ -1,7 +1,7 @@
 """Summaries for people and for programs."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -21,20 +21,17 @@ def print_table(summaries: Iterable[Summary], console: Console | None = None) ->
     """
     listed = list(summaries)
     several_kinds = any(one.nfe_block for one in listed)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task", overflow="fold")
-    table.add_column("run", overflow="fold")
-    for name in ("n", "accuracy %", "NFE", *(["full", "block"] if several_kinds else []), "TPF", "tokens/s"):
-        table.add_column(name, justify="right", no_wrap=True)
+    kinds = ["full", "block"] if several_kinds else []
+    table = make_table(["task", "run"], ["n", "accuracy %", "NFE", *kinds, "TPF", "tokens/s"])
     for one, name in zip(listed, name_runs(one.run for one in listed), strict=True):
-        kinds = [f"{one.nfe_full:.1f}", f"{one.nfe_block:.1f}"] if several_kinds else []
+        of_kinds = [f"{one.nfe_full:.1f}", f"{one.nfe_block:.1f}"] if several_kinds else []
         table.add_row(
             Text(one.run.task),
             Text(name),
             str(one.num_records),
             _with_error(one.accuracy, 100),
             _with_error(one.nfe, 1),
-            *kinds,
+            *of_kinds,
             f"{one.tpf:.2f}",
             f"{one.tokens_per_second:.3g}",
         )
@@ -47,11 +44,9 @@ def _print_diversity(summaries: list[Summary], console: Console | None) -> None:
     ks = sorted({k for one in summaries for k in one.pass_at})
     if not ks:
         return
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column("task", overflow="fold")
-    table.add_column("run", overflow="fold")
-    for name in (*(f"pass@{k} %" for k in ks), "samples", "different", "different and right", "distinct-2"):
-        table.add_column(name, justify="right", no_wrap=True)
+    shares = [f"pass@{k} %" for k in ks]
+    numbers = [*shares, "samples", "different", "different and right", "distinct-2"]
+    table = make_table(["task", "run"], numbers)
     for one, name in zip(summaries, name_runs(one.run for one in summaries), strict=True):
         if one.diversity is not None:
             told = one.diversity
@@ -66,6 +61,16 @@ def _print_diversity(summaries: list[Summary], console: Console | None) -> None:
             )
     (console or Console()).print()
     print_whole(table, console)
+
+
+def make_table(labels: Sequence[str], numbers: Sequence[str]) -> Table:
+    """Without rows: columns of labels, which may wrap, and then of numbers, which may not."""
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in labels:
+        table.add_column(name, overflow="fold")
+    for name in numbers:
+        table.add_column(name, justify="right", no_wrap=True)
+    return table
 
 
 def print_whole(table: Table, console: Console | None = None) -> None:

@@ -15,6 +15,7 @@ from torch import Tensor
 from unmask.eval.jsonl import append_line
 from unmask.eval.records import Record, Run, Sample, read_lines
 from unmask.models.base import Denoiser
+from unmask.planners.base import without_mask
 from unmask.trajectory import Trajectory
 
 
@@ -71,8 +72,8 @@ def token_confidence(denoiser: Denoiser, row: Trajectory, batch_size: int) -> Te
     for start in range(0, row.nfe, batch_size):
         steps = range(start, min(start + batch_size, row.nfe))
         states_BT = torch.stack([torch.cat([row.prompt, row.state_at(step)]) for step in steps])
-        logits_BLV = denoiser(states_BT.to(denoiser.device)).logits[:, -length:].float()
-        logits_BLV[..., denoiser.mask_id] = -torch.inf
+        raw_BLV = denoiser(states_BT.to(denoiser.device)).logits[:, -length:]
+        logits_BLV = without_mask(raw_BLV, denoiser.mask_id)
         tokens_B1 = row.tokens.to(logits_BLV.device).expand(len(steps), length)[..., None]
         chances_BL = logits_BLV.log_softmax(-1).gather(-1, tokens_B1)[..., 0].exp().cpu()
         for chances_L, step in zip(chances_BL, steps, strict=True):

@@ -4,7 +4,7 @@ import json
 import signal
 from typing import Any
 
-from unmask.sandbox.jobs import Check, Job, Limits, Outcome, Script, Status
+from unmask.sandbox.jobs import AnyJob, Check, Job, Limits, Outcome, Script, Status
 
 Message = tuple[str, object]
 
@@ -16,7 +16,7 @@ _REPORTS: dict[str, tuple[Status, str]] = {
 }
 
 
-def judge(reply: dict[str, Any], token: str, job: Job | Script | Check, limits: Limits) -> Outcome:
+def judge(reply: dict[str, Any], token: str, job: AnyJob, limits: Limits) -> Outcome:
     """The answer is whatever the program chose to write; of a check it is what its tests wrote."""
     messages = _messages(reply["answer"], token)
     values = tuple(content for kind, content in messages or () if kind == "value")
@@ -30,7 +30,7 @@ def _status(
     reply: dict[str, Any],
     messages: list[Message] | None,
     values: tuple[object, ...],
-    job: Job | Script | Check,
+    job: AnyJob,
     limits: Limits,
 ) -> tuple[Status, str]:
     last, content = messages[-1] if messages else ("nothing", "")
@@ -60,7 +60,7 @@ def _used_up_cpu(end: dict[str, Any], limits: Limits) -> bool:
     return bool(end["exit_code"] == -signal.SIGKILL and end["cpu_seconds"] > 0.5 * limits.cpu_seconds)
 
 
-def _ended(code: int, last: str, values: tuple[object, ...], job: Job | Script | Check) -> tuple[Status, str]:
+def _ended(code: int, last: str, values: tuple[object, ...], job: AnyJob) -> tuple[Status, str]:
     """The verdict on a process of its own accord: it should have answered everything before."""
     if isinstance(job, Script) and code == 0:
         return "ok", ""

@@ -89,6 +89,9 @@ class Check:
         return [program, json.dumps(apart).encode()]
 
 
+AnyJob = Job | Script | Check
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """How one job ended."""

@@ -22,7 +22,7 @@ from typing import Any, TypeAlias
 from unmask.sandbox import _framing
 from unmask.sandbox._scratch import remove_tree
 from unmask.sandbox._verdict import judge
-from unmask.sandbox.jobs import Check, Job, Limits, Outcome, Script
+from unmask.sandbox.jobs import AnyJob, Limits, Outcome
 
 MECHANISMS = ("landlock", "seccomp")
 _SERVER = Path(__file__).with_name("_start.py")
@@ -32,7 +32,6 @@ _DEFAULT = Limits()
 _SECONDS_TO_START = 30.0
 _SECONDS_TO_CLEAN_UP = 30.0
 
-AnyJob = Job | Script | Check
 Queue: TypeAlias = "SimpleQueue[tuple[AnyJob, Future[Outcome]] | None]"
 
 

@@ -3,10 +3,8 @@
 import os
 from collections.abc import Sequence
 
-from unmask.sandbox import Check, Job, Limits, Outcome, Sandbox, Script
+from unmask.sandbox import AnyJob, Limits, Outcome, Sandbox
 from unmask.tasks.base import Grade
-
-AnyJob = Job | Script | Check
 
 
 def benchmark_runner(cpu_seconds: int, workers: int | None) -> "Runner":
