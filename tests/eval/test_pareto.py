@@ -12,6 +12,7 @@ from unmask.eval.pareto import (
     accuracy_at,
     accuracy_under_parallelism,
     area_under,
+    family,
     frontier,
     points_of,
 )
@@ -30,6 +31,14 @@ THREE = [Point(4, 0.2), Point(8, 0.6), Point(16, 0.8)]
 
 def matches(one: Point, other: Point) -> bool:
     return one.nfe <= other.nfe and one.accuracy >= other.accuracy
+
+
+@pytest.mark.parametrize(
+    ("label", "expected"),
+    [("factor(1.0)", "factor"), ("top_k k=2", "top_k"), ("dultra@0.5", "dultra"), ("(odd", "(odd")],
+)
+def test_a_family_is_a_label_without_settings(label: str, expected: str) -> None:
+    assert family(label) == expected
 
 
 @given(point_lists)
