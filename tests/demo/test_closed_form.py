@@ -13,9 +13,9 @@ def test_every_closed_form_denoiser_has_a_price_of_a_step() -> None:
 
 @pytest.mark.parametrize("name", EXACT)
 def test_grpo_finds_the_best_order(name: str) -> None:
-    outcome = measure(*learn(name))
-    assert outcome.accuracy >= 0.98
-    assert outcome.nfe <= 1.1 * outcome.optimal_nfe
+    reached = measure(*learn(name))
+    assert reached.accuracy >= 0.98
+    assert reached.nfe <= 1.1 * reached.optimal_nfe
 
 
 def test_watching_shows_the_reward_rise() -> None:

@@ -15,7 +15,7 @@ from unmask.eval.alone import alone
 from unmask.eval.compare import replays
 from unmask.eval.provenance import fingerprint, note_launch, read_launches
 from unmask.eval.records import Record, append_records, read_records
-from unmask.eval.run import Conditions, Setting, evaluate, loop_decode, make_jobs
+from unmask.eval.run import Conditions, Setting, evaluate, loop_decode, make_assignments
 from unmask.eval.traces import read_traces, traces_path
 from unmask.planners.load import make_head, planner
 from unmask.tasks.base import Split
@@ -341,9 +341,11 @@ def test_replays_put_the_settings_of_a_problem_side_by_side() -> None:
     assert [row.prompt for row in rows] == ["0="] * 2 + ["11="] * 2
 
 
-def test_make_jobs_goes_seed_by_seed() -> None:
-    jobs = make_jobs(setting(), ParityTask(), Conditions(length=8, num_problems=2, seeds=(4, 1)))
-    assert [(job.seed, job.problem.id) for job in jobs] == [
+def test_make_assignments_goes_seed_by_seed() -> None:
+    assignments = make_assignments(
+        setting(), ParityTask(), Conditions(length=8, num_problems=2, seeds=(4, 1))
+    )
+    assert [(each.seed, each.problem.id) for each in assignments] == [
         (4, "test-0"),
         (4, "test-1"),
         (1, "test-0"),

@@ -24,7 +24,7 @@ OPTIM = OptimConfig(lr=0.5, schedule="constant", warmup=0, weight_decay=0.0)
 
 
 @dataclass(frozen=True, slots=True)
-class Outcome:
+class Reached:
     """What a planner reaches on a closed-form denoiser."""
 
     accuracy: float
@@ -85,7 +85,7 @@ def learn(
     return denoiser, planner
 
 
-def measure(denoiser: ExactDenoiser, planner: Planner, *, num_rows: int = 1000, seed: int = 1) -> Outcome:
+def measure(denoiser: ExactDenoiser, planner: Planner, *, num_rows: int = 1000, seed: int = 1) -> Reached:
     """Share of valid completions and mean NFE of fresh decodes."""
     rows = decode(
         denoiser,
@@ -97,4 +97,4 @@ def measure(denoiser: ExactDenoiser, planner: Planner, *, num_rows: int = 1000, 
         seed=seed,
     )
     num_valid = sum(denoiser.is_valid(row.tokens) for row in rows)
-    return Outcome(num_valid / num_rows, sum(row.nfe for row in rows) / num_rows, denoiser.optimal_nfe)
+    return Reached(num_valid / num_rows, sum(row.nfe for row in rows) / num_rows, denoiser.optimal_nfe)

@@ -10,8 +10,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from unmask.demo import closed_form
 from unmask.demo.policy import START, UPDATES, learn_policy
-from unmask.eval.compare import Progress as Done
-from unmask.eval.compare import compare, replays
+from unmask.eval.compare import Status, compare, replays
 from unmask.eval.metrics import summarise
 from unmask.eval.page import pareto_html
 from unmask.eval.plots import pareto_png
@@ -78,15 +77,15 @@ def _closed_form(console: Console) -> dict[str, Any]:
 
         with progress:
             denoiser, learned = closed_form.learn(name, updates=updates, watch=watch)
-        outcome = closed_form.measure(denoiser, learned)
+        reached = closed_form.measure(denoiser, learned)
         one, four = (closed_form.measure(denoiser, TopK(k), num_rows=200) for k in (1, 4))
         console.print(
-            f"  {name}: learned {outcome.accuracy:.1%} valid at {outcome.nfe:.2f} NFE (best possible "
-            f"{outcome.optimal_nfe}); top_k(1) {one.accuracy:.0%} at {one.nfe:.0f}; "
+            f"  {name}: learned {reached.accuracy:.1%} valid at {reached.nfe:.2f} NFE (best possible "
+            f"{reached.optimal_nfe}); top_k(1) {one.accuracy:.0%} at {one.nfe:.0f}; "
             f"top_k(4) {four.accuracy:.0%} at {four.nfe:.0f}",
             highlight=False,
         )
-        found[name] = {"accuracy": outcome.accuracy, "nfe": outcome.nfe, "optimal_nfe": outcome.optimal_nfe}
+        found[name] = {"accuracy": reached.accuracy, "nfe": reached.nfe, "optimal_nfe": reached.optimal_nfe}
     return found
 
 
@@ -133,7 +132,7 @@ def _compare(out: Path, num_problems: int, console: Console) -> list[dict[str, A
     progress, update = _bar(console, len(settings) * len(tasks), "decoding")
     finished = 0
 
-    def watch(now: Done) -> None:
+    def watch(now: Status) -> None:
         nonlocal finished
         finished += now.done == now.total
         update(finished, now.what)

@@ -5,7 +5,7 @@ In float32 it must not. In bfloat16 rounding differs from batch to batch, and th
 
 from dataclasses import dataclass, replace
 
-from unmask.eval.run import Conditions, Setting, decode_jobs, make_jobs, run_of
+from unmask.eval.run import Conditions, Setting, decode_assignments, make_assignments, run_of
 from unmask.tasks.base import Task
 
 
@@ -29,12 +29,17 @@ def alone(setting: Setting, task: Task, conditions: Conditions, num_rows: int) -
     Raises:
         ValueError: unless there are at least two rows.
     """
-    jobs = make_jobs(setting, task, conditions)[:num_rows]
-    if len(jobs) < 2:
-        raise ValueError(f"{len(jobs)} rows have no neighbours to depend on; compare 2 or more")
+    assignments = make_assignments(setting, task, conditions)[:num_rows]
+    if len(assignments) < 2:
+        raise ValueError(f"{len(assignments)} rows have no neighbours to depend on; compare 2 or more")
     run = run_of(setting, task, conditions)
-    rows, records = decode_jobs(setting, task, replace(conditions, batch_size=len(jobs)), run, jobs)
-    singles = [decode_jobs(setting, task, replace(conditions, batch_size=1), run, [job]) for job in jobs]
+    rows, records = decode_assignments(
+        setting, task, replace(conditions, batch_size=len(assignments)), run, assignments
+    )
+    singles = [
+        decode_assignments(setting, task, replace(conditions, batch_size=1), run, [each])
+        for each in assignments
+    ]
     lone_rows, lone_records = [row for (row,), _ in singles], [record for _, (record,) in singles]
     is_same = [
         one.tokens.equal(other.tokens) and one.unmask_step.equal(other.unmask_step)
@@ -42,10 +47,10 @@ def alone(setting: Setting, task: Task, conditions: Conditions, num_rows: int) -
     ]
     graded = list(zip(records, lone_records, strict=True))
     return Alone(
-        rows=len(jobs),
+        rows=len(assignments),
         same_tokens=sum(is_same),
         same_grade=sum(one.correct == other.correct for one, other in graded),
         nfe_difference=max(abs(one.nfe - other.nfe) for one, other in graded),
-        accuracy_together=sum(one.correct for one in records) / len(jobs),
-        accuracy_alone=sum(one.correct for one in lone_records) / len(jobs),
+        accuracy_together=sum(one.correct for one in records) / len(assignments),
+        accuracy_alone=sum(one.correct for one in lone_records) / len(assignments),
     )

@@ -6,13 +6,13 @@ from pathlib import Path
 
 from unmask.eval.records import Record
 from unmask.eval.replay import ReplayRow, row_of
-from unmask.eval.run import Conditions, Setting, decode_jobs, evaluate, make_jobs, run_of
+from unmask.eval.run import Conditions, Setting, decode_assignments, evaluate, make_assignments, run_of
 from unmask.tasks.base import Task
 from unmask.workers import ALONE, Workers
 
 
 @dataclass(frozen=True, slots=True)
-class Progress:
+class Status:
     """What is being done, for people."""
 
     what: str
@@ -27,7 +27,7 @@ def compare(
     *,
     out: Path | None = None,
     traces: bool = False,
-    watch: Callable[[Progress], None] | None = None,
+    watch: Callable[[Status], None] | None = None,
     workers: Workers = ALONE,
 ) -> list[Record]:
     """Evaluate every setting on every task; see `evaluate`."""
@@ -38,7 +38,7 @@ def compare(
 
             def progress(done: int, total: int, what: str = what) -> None:
                 if watch is not None:
-                    watch(Progress(what, done, total))
+                    watch(Status(what, done, total))
 
             records += evaluate(
                 setting, task, conditions, out=out, traces=traces, progress=progress, workers=workers
@@ -55,7 +55,7 @@ def replays(
     for task_number, task in enumerate(tasks):
         for setting in settings:
             run = run_of(setting, task, few)
-            rows, records = decode_jobs(setting, task, few, run, make_jobs(setting, task, few))
+            rows, records = decode_assignments(setting, task, few, run, make_assignments(setting, task, few))
             for number, (row, record) in enumerate(zip(rows, records, strict=True)):
                 shown = row_of(
                     row,

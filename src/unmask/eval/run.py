@@ -105,7 +105,9 @@ class Conditions:
 
 
 @dataclass(frozen=True, slots=True)
-class Job:
+class Assignment:
+    """One row to decode."""
+
     problem: Problem
     seed: int
     tokens: list[int]
@@ -141,20 +143,20 @@ def evaluate(
         ValueError: for a denoiser without tokenizer, for what the decode refuses, and for an `out` that holds
             samples of other settings under the same name.
     """
-    jobs = make_jobs(setting, task, conditions)
+    assignments = make_assignments(setting, task, conditions)
     run = run_of(setting, task, conditions)
     done = {} if out is None else finished_samples(out, run, traces)
-    _refuse_other_problems(done, jobs, conditions, out)
+    _refuse_other_problems(done, assignments, conditions, out)
     workers.wait()  # nobody may write before all have read
-    todo = [job for job in jobs if (task.name, job.problem.id, job.seed) not in done]
+    todo = [each for each in assignments if (task.name, each.problem.id, each.seed) not in done]
     mine = workers.deal(
-        sorted(todo, key=lambda job: -len(job.tokens))
+        sorted(todo, key=lambda each: -len(each.tokens))
     )  # like lengths together, most memory first
     made: list[Record] = []
     if progress is not None and not mine:
         progress(0, 0)
-    for jobs_done, rows, seconds in _finished(setting, task, conditions, mine):
-        records = grade_rows(setting, task, run, jobs_done, rows, seconds)
+    for ended, rows, seconds in _finished(setting, task, conditions, mine):
+        records = grade_rows(setting, task, run, ended, rows, seconds)
         if out is not None:
             if traces:  # first, so that a sample with a record has a trace
                 pairs = zip(rows, records, strict=True)
@@ -166,10 +168,10 @@ def evaluate(
         if progress is not None:
             progress(len(made), len(mine))
     done.update({one.sample: one for one in workers.gather(made)})
-    return [done[task.name, job.problem.id, job.seed] for job in jobs]
+    return [done[task.name, each.problem.id, each.seed] for each in assignments]
 
 
-def make_jobs(setting: Setting, task: Task, conditions: Conditions) -> list[Job]:
+def make_assignments(setting: Setting, task: Task, conditions: Conditions) -> list[Assignment]:
     """Every (seed, problem), seed by seed.
 
     Raises:
@@ -192,7 +194,7 @@ def make_jobs(setting: Setting, task: Task, conditions: Conditions) -> list[Job]
     problems = [task.problem(conditions.split, index) for index in range(number)]
     prompts = encode_prompts(tokenizer, problems)
     return [
-        Job(problem, seed, tokens)
+        Assignment(problem, seed, tokens)
         for seed in conditions.seeds
         for problem, tokens in zip(problems, prompts, strict=True)
     ]
@@ -247,7 +249,7 @@ def finished_samples(out: Path, run: Run, traces: bool) -> dict[Sample, Record]:
 
 
 def _refuse_other_problems(
-    done: dict[Sample, Record], jobs: Sequence[Job], conditions: Conditions, out: Path | None
+    done: dict[Sample, Record], assignments: Sequence[Assignment], conditions: Conditions, out: Path | None
 ) -> None:
     """A file that has the other split, or other problems under the same ids (of data of one's own)."""
     for one in done.values():
@@ -255,7 +257,7 @@ def _refuse_other_problems(
             raise ValueError(
                 f"{out} holds {one.id}, of another split than {conditions.split}; give another --out"
             )
-    prompts = {(job.problem.id, job.seed): job.problem.prompt for job in jobs}
+    prompts = {(each.problem.id, each.seed): each.problem.prompt for each in assignments}
     for one in done.values():
         if prompts.get((one.id, one.seed), one.prompt) != one.prompt:
             raise ValueError(
@@ -263,30 +265,30 @@ def _refuse_other_problems(
             )
 
 
-def decode_jobs(
-    setting: Setting, task: Task, conditions: Conditions, run: Run, jobs: Sequence[Job]
+def decode_assignments(
+    setting: Setting, task: Task, conditions: Conditions, run: Run, assignments: Sequence[Assignment]
 ) -> tuple[list[Trajectory], list[Record]]:
-    """Decode some jobs and grade them, in their order; `run` is what `run_of` says."""
+    """Decode some assignments and grade them, in their order; `run` is what `run_of` says."""
     found: dict[Sample, tuple[Trajectory, Record]] = {}
-    for some, rows, seconds in _finished(setting, task, conditions, jobs):
+    for some, rows, seconds in _finished(setting, task, conditions, assignments):
         for row, record in zip(rows, grade_rows(setting, task, run, some, rows, seconds), strict=True):
             found[record.sample] = row, record
-    ordered = [found[task.name, job.problem.id, job.seed] for job in jobs]
+    ordered = [found[task.name, each.problem.id, each.seed] for each in assignments]
     return [row for row, _ in ordered], [record for _, record in ordered]
 
 
 def _finished(
-    setting: Setting, task: Task, conditions: Conditions, jobs: Sequence[Job]
-) -> Iterator[tuple[list[Job], list[Trajectory], float]]:
+    setting: Setting, task: Task, conditions: Conditions, assignments: Sequence[Assignment]
+) -> Iterator[tuple[list[Assignment], list[Trajectory], float]]:
     """Rows as they finish, a batch of them at a time, with the decoding time of one."""
     stream = setting.decode(
         setting.denoiser,
-        [job.tokens for job in jobs],
+        [each.tokens for each in assignments],
         setting.planner,
         length=conditions.length,
         block_length=setting.block_length,
         temperature=conditions.temperature,
-        seed=[derive(job.seed, "eval", task.name, job.problem.id) for job in jobs],
+        seed=[derive(each.seed, "eval", task.name, each.problem.id) for each in assignments],
         stop_at_eos=conditions.stop_at_eos,
         batch_size=conditions.batch_size,
     )
@@ -296,27 +298,38 @@ def _finished(
         if not batch:
             return
         seconds = (time.perf_counter() - started) / len(batch)
-        yield [jobs[place] for place, _ in batch], [row for _, row in batch], seconds
+        yield [assignments[place] for place, _ in batch], [row for _, row in batch], seconds
 
 
 def grade_rows(
-    setting: Setting, task: Task, run: Run, jobs: Sequence[Job], rows: Sequence[Trajectory], seconds: float
+    setting: Setting,
+    task: Task,
+    run: Run,
+    assignments: Sequence[Assignment],
+    rows: Sequence[Trajectory],
+    seconds: float,
 ) -> list[Record]:
-    """The records of decoded jobs."""
+    """The records of decoded assignments."""
     denoiser = setting.denoiser
     completions = [completion_text(denoiser.tokenizer, row, denoiser.eos_id) for row in rows]
-    grades = task.grade([job.problem for job in jobs], completions)
-    told = zip(jobs, rows, completions, grades, strict=True)
-    return [_record(setting, run, job, row, text, grade, seconds) for job, row, text, grade in told]
+    grades = task.grade([each.problem for each in assignments], completions)
+    told = zip(assignments, rows, completions, grades, strict=True)
+    return [_record(setting, run, each, row, text, grade, seconds) for each, row, text, grade in told]
 
 
 def _record(
-    setting: Setting, run: Run, job: Job, row: Trajectory, completion: str, grade: Grade, seconds: float
+    setting: Setting,
+    run: Run,
+    assignment: Assignment,
+    row: Trajectory,
+    completion: str,
+    grade: Grade,
+    seconds: float,
 ) -> Record:
     return Record(
         **asdict(run),
-        id=job.problem.id,
-        prompt=job.problem.prompt,
+        id=assignment.problem.id,
+        prompt=assignment.problem.prompt,
         completion=completion,
         correct=grade.correct,
         reason=grade.reason,
@@ -327,5 +340,5 @@ def _record(
         cache_exact=row.is_exact,
         tokens=row.num_content_tokens(setting.denoiser.eos_id, setting.denoiser.pad_id),
         seconds=seconds,
-        seed=job.seed,
+        seed=assignment.seed,
     )

@@ -14,7 +14,7 @@ from typing import Any
 from unmask.rng import python_random
 from unmask.sandbox import Job, Limits
 from unmask.tasks.base import Grade, Problem, Split, split_of
-from unmask.tasks.running import Runner, grade_of
+from unmask.tasks.running import ProgramRunner, grade_of
 
 SIGNATURE = "def f(xs):\n"
 NUM_TESTS = 6
@@ -60,7 +60,7 @@ class Code:
     version = 1
 
     def __init__(self, workers: int | None = None) -> None:
-        self.runner = Runner(Limits(wall_seconds=2.0), workers)
+        self.runner = ProgramRunner(Limits(wall_seconds=2.0), workers)
 
     def num_problems(self, split: Split) -> None:
         """Endless."""

@@ -7,17 +7,17 @@ from unmask.sandbox import AnyJob, Limits, Outcome, Sandbox
 from unmask.tasks.base import Grade
 
 
-def benchmark_runner(cpu_seconds: int, workers: int | None) -> "Runner":
+def benchmark_runner(cpu_seconds: int, workers: int | None) -> "ProgramRunner":
     """For published problems: CPU time decides, which a busy machine does not change.
 
     The wall clock, three times as long, is there for programs that sleep. NumPy can be imported.
     """
     wall_seconds = 3.0 * cpu_seconds
     limits = Limits(wall_seconds=wall_seconds, cpu_seconds=cpu_seconds, memory_mb=1024, num_files=64)
-    return Runner(limits, workers, packages=("numpy",))
+    return ProgramRunner(limits, workers, packages=("numpy",))
 
 
-class Runner:
+class ProgramRunner:
     """Holds one sandbox, started when the first program is run."""
 
     def __init__(self, limits: Limits, workers: int | None = None, packages: tuple[str, ...] = ()) -> None:
