@@ -152,7 +152,10 @@ class Padded:
 
 
 def attention(q_XHTK: Tensor, k_XHTK: Tensor, v_XHTK: Tensor, mask: Tensor | None) -> Tensor:
-    """Scaled dot products; fewer key heads than query heads are shared by groups."""
+    """(X, H, T, K) mixed values; fewer key heads than query heads are shared by groups.
+
+    `mask` is bool and broadcasts to (X, H, queries, keys): True where a query sees a key; None where all do.
+    """
     grouped = q_XHTK.shape[1] != k_XHTK.shape[1]
     if grouped and mask is not None:  # PyTorch's fused kernels take groups or a mask, not both
         size = q_XHTK.shape[1] // k_XHTK.shape[1]

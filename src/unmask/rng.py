@@ -54,6 +54,10 @@ def row_seeds(seed: int | Sequence[int], prompts: Sequence[Sequence[int]]) -> li
     """One seed per row, from its prompt and the number of equal prompts before it in the batch.
 
     A prompt therefore gets the same seed alone and among others, and copies of one prompt get different ones.
+    Seeds that are given one by one belong to their rows, whatever the prompts.
+
+    Raises:
+        ValueError: for a float, or another number of seeds than of prompts.
     """
     if isinstance(seed, float):
         raise ValueError(f"seed {seed} is no whole number")

@@ -66,6 +66,11 @@ class ExactDenoiser(ABC):
         """
 
     def __call__(self, tokens_BT: Tensor, attention_mask_BT: Tensor | None = None) -> Denoised:
+        """Logits (B, T, V) that are exact log-probabilities, and the `FEATURES` as hidden states (B, T, D).
+
+        Raises:
+            ValueError: where no column is left for a prompt.
+        """
         num_prompt = tokens_BT.shape[1] - self.length
         if num_prompt < 1:
             width = tokens_BT.shape[1]

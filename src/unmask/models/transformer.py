@@ -113,6 +113,9 @@ class Transformer(nn.Module):
             layout: whom each token sees.
             shown_BL: where, among the X * T tokens, are those that are wanted; then the states are (B, L, D),
                 and the last block computes no others.
+
+        Raises:
+            ValueError: for `shown_BL` in a padded layout whose tokens see different keys.
         """
         config = self.config
         by = rotation(layout.positions_XT, config.block().width, config.rope_theta, config.rope_scaling)

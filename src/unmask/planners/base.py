@@ -23,11 +23,17 @@ class Readout(Protocol):
         """(B, L, V) float32, [MASK] at -inf."""
         ...
 
-    def confidence(self) -> Tensor: ...
+    def confidence(self) -> Tensor:
+        """Probability of the most likely token."""
+        ...
 
-    def margin(self) -> Tensor: ...
+    def margin(self) -> Tensor:
+        """That probability minus the one of the second."""
+        ...
 
-    def entropy(self) -> Tensor: ...
+    def entropy(self) -> Tensor:
+        """In nats."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,6 +125,7 @@ class View:
 
     @property
     def logits_BLV(self) -> Tensor:
+        """Of the shown positions, float32, [MASK] at -inf; raises a `ValueError` where none were kept."""
         return self.readout.logits()
 
 

@@ -83,6 +83,11 @@ class DultraHead(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, view: View) -> Tensor:
+        """(B, L) logits of unmasking the shown positions.
+
+        Raises:
+            ValueError: for hidden states of another width than the head was made for.
+        """
         canvas = view.canvas
         if canvas.hidden_XTD.shape[-1] != self.config.hidden_size:
             raise ValueError(
@@ -167,6 +172,7 @@ class ConfidencePolicy(nn.Module):
         nn.init.constant_(self.score.bias, config.bias)
 
     def forward(self, view: View) -> Tensor:
+        """(B, L) logits of unmasking the shown positions."""
         confidence_BC = view.confidence_BC().to(self.score.weight.dtype)  # of the denoiser: under autocast
         time_B = view.step_B / view.length_B
         with _without_autocast(confidence_BC):
@@ -210,6 +216,7 @@ class LinearHead(nn.Module):
         nn.init.zeros_(self.score.bias)
 
     def forward(self, view: View) -> Tensor:
+        """(B, L) logits of unmasking the shown positions."""
         hidden_BLD = view.canvas.hidden_at_shown().to(self.score.weight.dtype)
         with _without_autocast(hidden_BLD):
             return self.score(hidden_BLD).squeeze(-1)  # type: ignore[no-any-return]

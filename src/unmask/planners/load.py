@@ -118,7 +118,11 @@ def _number(text: str) -> float | int | str:
 
 
 def make_head(kind: str, **settings: Any) -> nn.Module:
-    """An untrained head of a kind in `HEADS`."""
+    """An untrained head of a kind in `HEADS`; the settings are fields of its config.
+
+    Raises:
+        ValueError: for an unknown kind.
+    """
     if kind not in HEADS:
         raise ValueError(f"unknown head {kind!r}; use one of {', '.join(HEADS)}")
     module, config = HEADS[kind]

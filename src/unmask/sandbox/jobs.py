@@ -11,7 +11,11 @@ Status = Literal["ok", "failed", "error", "timeout", "memory", "crashed"]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What one job may use. The clock of `wall_seconds` starts when its process does."""
+    """What one job may use. The clock of `wall_seconds` starts when its process does.
+
+    Raises:
+        ValueError: for a limit that is not positive, or fewer than 8 files.
+    """
 
     wall_seconds: float = 2.0
     cpu_seconds: int = 2
@@ -35,7 +39,11 @@ class Limits:
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """Call `function` of the program `source` once per argument tuple, in one process."""
+    """Call `function` of the program `source` once per argument tuple, in one process.
+
+    Raises:
+        ValueError: for arguments that are not JSON.
+    """
 
     source: str
     function: str

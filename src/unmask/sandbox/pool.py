@@ -43,7 +43,11 @@ class Sandbox:
     """
 
     def __init__(self, workers: int = 2, limits: Limits = _DEFAULT, packages: tuple[str, ...] = ()) -> None:
-        """Programs import the standard library and those of `packages` that are installed."""
+        """Programs import the standard library and those of `packages` that are installed.
+
+        Raises:
+            ValueError: for fewer than 1 worker.
+        """
         if workers < 1:
             raise ValueError(f"workers is {workers}; use at least 1")
         self._jobs: Queue = SimpleQueue()
@@ -58,10 +62,16 @@ class Sandbox:
         self._shut_down = weakref.finalize(self, _shut_down, self._jobs, threads, root)
 
     def run(self, job: AnyJob) -> Outcome:
+        """How the job ended.
+
+        Raises:
+            ValueError: after `close`.
+            RuntimeError: where a server cannot start.
+        """
         return self._submit(job).result()
 
     def run_all(self, jobs: Iterable[AnyJob]) -> list[Outcome]:
-        """The outcomes in the order of the jobs, which run in parallel."""
+        """The outcomes in the order of the jobs, which run in parallel; raises what `run` does."""
         futures = [self._submit(job) for job in jobs]
         return [future.result() for future in futures]
 

@@ -75,7 +75,11 @@ class Task(Protocol):
 
 
 def training_problem(task: Task, number: int) -> Problem:
-    """Problem `number` of a training run: a finite split comes in a new order every epoch."""
+    """Problem `number` of a training run: a finite split comes in a new order every epoch.
+
+    Raises:
+        ValueError: where the task has no training problems.
+    """
     size = task.num_problems("train")
     if size is None:
         return task.problem("train", number)
