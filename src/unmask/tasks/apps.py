@@ -16,6 +16,8 @@ from collections.abc import Sequence
 from functools import cache
 from typing import Any, Literal
 
+from pydantic import BaseModel, field_validator
+
 from unmask.sandbox import Check, Outcome, Script
 from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
@@ -27,9 +29,25 @@ Difficulty = Literal["introductory", "interview", "competition"]
 Kind = Literal["function", "script"]
 AppsStyle = Literal["plain", "dultra"]
 
+
+class AppsRow(BaseModel):
+    question: str
+    difficulty: str
+    input_output: str | None
+    solutions: str | None
+    starter_code: str | None = None
+
+    @field_validator("solutions")
+    @classmethod
+    def _is_a_list(cls, text: str | None) -> str | None:
+        if text and not isinstance(json.loads(text), list):
+            raise ValueError("it is no JSON list")
+        return text
+
+
 SOURCES: dict[Split, Source] = {
-    "train": Source("apps/train.jsonl", "", "codeparrot/apps:train.jsonl"),
-    "test": Source("apps/test.jsonl", "", "codeparrot/apps:test.jsonl"),
+    "train": Source("apps/train.jsonl", AppsRow, "", "codeparrot/apps:train.jsonl"),
+    "test": Source("apps/test.jsonl", AppsRow, "", "codeparrot/apps:test.jsonl"),
 }
 
 _DULTRA = """You are an expert Python programmer. Carefully read and think about the task provided and write \
@@ -188,7 +206,9 @@ def _cases(text: str, kind: Kind) -> dict[str, Any] | None:
         tests = json.loads(text) if text else {}
     except ValueError:  # among them integers with more digits than Python reads
         return None
-    if not tests.get("inputs") or (kind == "function") != ("fn_name" in tests):
+    if not isinstance(tests, dict) or not tests.get("inputs") or "outputs" not in tests:
+        return None
+    if (kind == "function") != ("fn_name" in tests):
         return None
     cases = zip(tests["inputs"], tests["outputs"], strict=False)
     if kind == "function":

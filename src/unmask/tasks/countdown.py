@@ -9,7 +9,9 @@ import re
 from collections.abc import Iterator, Sequence
 from fractions import Fraction
 from functools import cached_property, lru_cache
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, StringConstraints
 
 from unmask.rng import python_random
 from unmask.tasks.answers import find_answer
@@ -18,7 +20,15 @@ from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
 from unmask.tasks.styles import Style
 
-TEST = Source("countdown/test.jsonl", "9916f614621e26fb2b035ed4ea641e35e4fff0d533bb9b9c7bcaaa61017d88c6")
+
+class CountdownRow(BaseModel):
+    input: Annotated[str, StringConstraints(pattern=r"^\s*\d+\s*(,\s*\d+\s*)*$")]
+    output: Annotated[str, StringConstraints(pattern=r"^\s*-?\d+\s*$")]
+
+
+TEST = Source(
+    "countdown/test.jsonl", CountdownRow, "9916f614621e26fb2b035ed4ea641e35e4fff0d533bb9b9c7bcaaa61017d88c6"
+)
 NUM_NUMBERS = 3
 LARGEST = 100
 

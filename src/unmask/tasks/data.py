@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
+from pydantic import BaseModel, ValidationError
+
 Row = dict[str, Any]
 _PACKED = Path(__file__).parents[1] / "bundled" / "data"
 
@@ -23,6 +25,8 @@ class Source:
 
     file: str
     """Inside a folder of data: "gsm8k/test.jsonl"."""
+    fields: type[BaseModel]
+    """What each row holds; it may hold more."""
     sha256: str
     """`digest` of the rows."""
     hub: str = ""
@@ -36,10 +40,11 @@ def load_rows(source: Source, path: str | None = None, *, check: bool = True) ->
         source: what to read.
         path: a folder of data, or one file; by default the folder in the environment variable UNMASK_DATA,
             where it has the file.
-        check: refuse rows that are not the published ones.
+        check: refuse rows that are not the published ones; else they only have to have the fields.
 
     Raises:
-        ValueError: naming the file that is missing, unreadable or not the published one.
+        ValueError: naming the file that is missing, unreadable or not the published one, and the row that
+            lacks a field or has one of another type.
     """
     given = path or os.environ.get("UNMASK_DATA")
     return _load(source, given, path is not None, check)
@@ -49,12 +54,24 @@ def load_rows(source: Source, path: str | None = None, *, check: bool = True) ->
 def _load(source: Source, folder: str | None, must_exist: bool, check: bool) -> tuple[Row, ...]:
     file = _find(source, folder, must_exist)
     rows = _read_parquet(file) if file.suffix == ".parquet" else _read_lines(file)
-    if check and digest(rows) != source.sha256:
+    if not check:
+        _check_fields(file, rows, source.fields)
+    elif digest(rows) != source.sha256:
         raise ValueError(
             f"{file} does not hold the published rows of {source.file}: its {len(rows)} rows have checksum "
             f"{digest(rows)[:12]}, not {source.sha256[:12]}; restore it, or say check=no to use your own"
         )
     return tuple(rows)
+
+
+def _check_fields(file: Path, rows: Iterable[Row], fields: type[BaseModel]) -> None:
+    for number, row in enumerate(rows, 1):
+        try:
+            fields.model_validate(row)
+        except ValidationError as error:
+            first = error.errors()[0]
+            name = ".".join(map(str, first["loc"])) or "the row"
+            raise ValueError(f"{file}, row {number}: {name}: {first['msg']}") from error
 
 
 def row_of(rows: tuple[Row, ...], task: str, split: str, index: int) -> Row:

@@ -9,6 +9,8 @@ import re
 from collections.abc import Sequence
 from functools import cached_property
 
+from pydantic import BaseModel
+
 from unmask.rng import python_random
 from unmask.tasks.answers import Answer, find_answer
 from unmask.tasks.arithmetic import evaluate
@@ -17,14 +19,22 @@ from unmask.tasks.data import Row, Source, load_rows, row_of
 from unmask.tasks.numbers import numbers_in, readings, tidy
 from unmask.tasks.styles import GSM8K_STYLES, MathStyle
 
+
+class Gsm8kRow(BaseModel):
+    question: str
+    answer: str
+
+
 SOURCES: dict[Split, Source] = {
     "train": Source(
         "gsm8k/train.jsonl",
+        Gsm8kRow,
         "fced0849c018610984e1493088b43d38ac54c27c1cf387658e947cc40c54248b",
         "openai/gsm8k:main/train-00000-of-00001.parquet",
     ),
     "test": Source(
         "gsm8k/test.jsonl",
+        Gsm8kRow,
         "524c11ab4ee19ae27e71a10fff523a583dbba0a714e6be0ff2518668c0071daa",
         "openai/gsm8k:main/test-00000-of-00001.parquet",
     ),

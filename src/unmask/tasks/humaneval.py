@@ -13,6 +13,8 @@ The published tests run on the program across a process boundary; see docs/sandb
 from collections.abc import Sequence
 from typing import Literal
 
+from pydantic import BaseModel
+
 from unmask.sandbox import Check
 from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
@@ -22,8 +24,18 @@ from unmask.tasks.styles import Style
 
 HumanEvalStyle = Literal["plain", "dultra", "instruct", "llada"]
 
+
+class HumanEvalRow(BaseModel):
+    task_id: str
+    prompt: str
+    entry_point: str
+    test: str
+    canonical_solution: str
+
+
 SOURCE = Source(
     "humaneval/test.jsonl",
+    HumanEvalRow,
     "53e6de8cb31dc96b8f53510f0ad0d6bbb34c02bf136f16bdcb6065a0964ec973",
     "openai/openai_humaneval:openai_humaneval/test-00000-of-00001.parquet",
 )

@@ -6,6 +6,8 @@ published, as written (`unmask.tasks.equal`) or by algebra (`unmask.tasks.algebr
 
 from collections.abc import Sequence
 
+from pydantic import BaseModel
+
 from unmask.tasks.algebra import Verdict, algebra
 from unmask.tasks.answers import Answer, find_answer
 from unmask.tasks.base import Grade, Problem, Split, name_of
@@ -14,12 +16,26 @@ from unmask.tasks.equal import same
 from unmask.tasks.numbers import tidy
 from unmask.tasks.styles import MATH500_STYLES, MathStyle
 
+
+class ShotRow(BaseModel):
+    problem: str
+    solution: str
+
+
+class Math500Row(ShotRow):
+    answer: str
+    unique_id: str
+
+
 TEST = Source(
     "math500/test.jsonl",
+    Math500Row,
     "7c8b08d0eb47803ec052265ceb2f1746adc9f18462be067e3129fecef77fd2e2",
     "HuggingFaceH4/MATH-500:test.jsonl",
 )
-SHOTS = Source("math500/shots.jsonl", "b70d5180b6bc699bd6a3f9188c3aa2a6ae99087ca7fd77b9461f394c5c10a7b7")
+SHOTS = Source(
+    "math500/shots.jsonl", ShotRow, "b70d5180b6bc699bd6a3f9188c3aa2a6ae99087ca7fd77b9461f394c5c10a7b7"
+)
 _TAIL = 400
 """Characters of a completion that are read where it does not say which part is its answer."""
 

@@ -11,7 +11,9 @@ A program is right when the three published tests of its problem hold; see docs/
 
 import ast
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any, Literal, Self
+
+from pydantic import BaseModel, model_validator
 
 from unmask.sandbox import Check
 from unmask.tasks.base import Grade, Problem, Split, name_of
@@ -22,21 +24,38 @@ from unmask.tasks.styles import Style
 
 MbppStyle = Literal["plain", "dultra", "llada"]
 
+
+class MbppRow(BaseModel):
+    task_id: int
+    text: str
+    code: str
+    test_setup_code: str
+    test_list: list[str]
+
+    @model_validator(mode="after")
+    def _tests_call_the_program(self) -> Self:
+        function_of(self.model_dump())
+        return self
+
+
 _HUB = "google-research-datasets/mbpp:full/{}-00000-of-00001.parquet"
 SOURCES: dict[Split, Source] = {
     "train": Source(
         "mbpp/train.jsonl",
+        MbppRow,
         "97f660b820f3d75a99a424ec249b9bce04e33517789584c05d6e2a0e84995d97",
         _HUB.format("train"),
     ),
     "test": Source(
         "mbpp/test.jsonl",
+        MbppRow,
         "e30ca4c358cf81646523d31e10149e35f5aea8fd0210a00cd24f7a0f5a066850",
         _HUB.format("test"),
     ),
 }
 SHOTS_SOURCE = Source(
     "mbpp/prompt.jsonl",
+    MbppRow,
     "81abbb02f5d069d09479e842df9ebdfe40299d8312358ca574a67b3afae6c044",
     _HUB.format("prompt"),
 )
@@ -87,9 +106,12 @@ class Mbpp:
 
     def problem(self, split: Split, index: int) -> Problem:
         row = row_of(self.rows(split), "mbpp", split, index)
-        setup, names = row["test_setup_code"], bound_names(row)
-        function = next(name for name in names if f"def {name}(" in row["code"].replace(" (", "("))
-        data = {"function": function, "names": names, "tests": row["test_list"], "setup": setup}
+        data = {
+            "function": function_of(row),
+            "names": bound_names(row),
+            "tests": row["test_list"],
+            "setup": row["test_setup_code"],
+        }
         prompt = "\n\n".join([*self._examples(), self._prompt(row)])
         return Problem(
             f"{split}-{index}",
@@ -127,6 +149,22 @@ class Mbpp:
         path = None if self._path is None or self._path.endswith(".jsonl") else self._path
         rows = [row for row in load_rows(SHOTS_SOURCE, path) if row["task_id"] in _SHOT_IDS]
         return [f"{self._prompt(row)}{row['code']}\n[DONE]" for row in rows[: self.shots]]
+
+
+def function_of(row: Row) -> str:
+    """The function that a row asks for.
+
+    Raises:
+        ValueError: where no test calls one that the published program defines, or something is no Python.
+    """
+    try:
+        names = bound_names(row)
+    except SyntaxError as error:
+        raise ValueError(f"its code or tests are no Python ({error.msg})") from error
+    for name in names:
+        if f"def {name}(" in row["code"].replace(" (", "("):
+            return name
+    raise ValueError("its tests call no function of its code")
 
 
 def bound_names(row: Row) -> list[str]:

@@ -9,7 +9,9 @@ fraction of the empty cells that equal the published solution, which is what d1 
 import re
 from collections.abc import Sequence
 from functools import cache, cached_property
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, StringConstraints
 
 from unmask.rng import python_random
 from unmask.tasks.answers import find_answer
@@ -17,7 +19,15 @@ from unmask.tasks.base import Grade, Problem, Split, name_of
 from unmask.tasks.data import Row, Source, load_rows, row_of
 from unmask.tasks.styles import Style
 
-TEST = Source("sudoku4/test.jsonl", "33508539ffaf6de131bb22ab5dcbea47828772c33c825b3f846bf0c1cedd3f53")
+
+class Sudoku4Row(BaseModel):
+    puzzle: Annotated[str, StringConstraints(pattern="^[0-4]{16}$")]
+    solution: Annotated[str, StringConstraints(pattern="^[1-4]{16}$")]
+
+
+TEST = Source(
+    "sudoku4/test.jsonl", Sudoku4Row, "33508539ffaf6de131bb22ab5dcbea47828772c33c825b3f846bf0c1cedd3f53"
+)
 NUM_EMPTY = 8
 _LINES = [
     *([4 * row + column for column in range(4)] for row in range(4)),
