@@ -22,7 +22,7 @@ def test_a_folder_is_made_and_holds_the_recipe(tmp_path: Path) -> None:
 
 
 def test_a_run_of_another_recipe_is_not_mixed_in(tmp_path: Path) -> None:
-    RunLog(tmp_path, RECIPE)
+    RunLog(tmp_path, RECIPE).write(0, loss=1.0)
     with pytest.raises(
         ValueError, match=r"another recipe; give another --out, or the recipe in .*recipe\.json"
     ):
@@ -30,8 +30,15 @@ def test_a_run_of_another_recipe_is_not_mixed_in(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "recipe.json").read_text()) == RECIPE
 
 
+def test_a_run_that_failed_before_its_first_step_keeps_no_folder(tmp_path: Path) -> None:
+    RunLog(tmp_path, RECIPE)
+    RunLog(tmp_path, RECIPE | {"steps": 4})
+    assert json.loads((tmp_path / "recipe.json").read_text())["steps"] == 4
+
+
 def test_a_recipe_that_cannot_be_read_is_named(tmp_path: Path) -> None:
     (tmp_path / "recipe.json").write_text('{"kind"')
+    (tmp_path / "last").mkdir()
     with pytest.raises(ValueError, match=r"recipe\.json is no JSON"):
         RunLog(tmp_path, RECIPE)
 

@@ -13,7 +13,8 @@ class RunLog:
         self.folder = folder
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / "recipe.json"
-        if path.is_file() and _read(path) != recipe:
+        has_run = self.metrics_path.exists() or (folder / "last").exists()  # else it failed before a step
+        if has_run and path.is_file() and _read(path) != recipe:
             raise ValueError(
                 f"{folder} holds a run of another recipe; "
                 f"give another --out, or the recipe in {path} to resume"
