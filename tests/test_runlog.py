@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from unmask.runlog import RunLog
+from unmask.runlog import RunLog, only_run
 
 RECIPE = {"kind": "denoise", "steps": 3}
 
@@ -87,3 +87,26 @@ def test_a_full_disk_costs_no_metrics(tmp_path: Path, monkeypatch: pytest.Monkey
     with pytest.raises(ValueError, match="free space"):
         log.forget_after(2)
     assert log.metrics_path.read_text() == before
+
+
+def test_space_is_asked_for_where_it_lacks_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = RunLog(tmp_path, {})
+
+    def deny(self: Path, *args: object, **settings: object) -> None:
+        raise OSError(13, "Permission denied")
+
+    monkeypatch.setattr(Path, "open", deny)
+    with pytest.raises(ValueError, match=r"Permission denied\)$"):
+        log.write(0, loss=1.0)
+
+
+def test_a_folder_is_for_one_run_at_a_time(tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    with (
+        only_run(folder),
+        pytest.raises(ValueError, match=r"under way in .*run; wait for it, or give another --out"),
+        only_run(folder),
+    ):
+        pass
+    with only_run(folder):
+        pass

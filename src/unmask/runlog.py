@@ -1,9 +1,32 @@
 """A run folder: the resolved recipe, one JSON line of metrics a step, and checkpoints."""
 
+import errno
+import fcntl
 import json
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+
+
+@contextmanager
+def only_run(folder: Path) -> Iterator[None]:
+    """Keeps other runs out of a folder.
+
+    Raises:
+        ValueError: where one is under way in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            raise ValueError(f"a run is under way in {folder}; wait for it, or give another --out") from error
+        try:
+            yield
+        finally:
+            fcntl.flock(file, fcntl.LOCK_UN)  # else it lives on in processes that were forked meanwhile
 
 
 class RunLog:
@@ -41,12 +64,10 @@ class RunLog:
             partial.write_text(text, encoding="utf-8")
             partial.replace(self.metrics_path)
         except OSError as error:
-            raise self._full(error) from error
+            raise self._unwritten(error) from error
 
-    def _full(self, error: OSError) -> ValueError:
-        return ValueError(
-            f"cannot write {self.metrics_path} ({error}); free space and run the same command again"
-        )
+    def _unwritten(self, error: OSError) -> ValueError:
+        return ValueError(f"cannot write {self.metrics_path} ({error}){advice(error)}")
 
     def last(self, key: str, count: int) -> list[float]:
         """The last `count` values logged for `key`."""
@@ -60,7 +81,13 @@ class RunLog:
             with self.metrics_path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step, **metrics}) + "\n")
         except OSError as error:
-            raise self._full(error) from error
+            raise self._unwritten(error) from error
+
+
+def advice(error: BaseException) -> str:
+    """What to do where the disk is full, whoever says so; nothing where it is not."""
+    is_full = os.strerror(errno.ENOSPC) in str(error)
+    return "; free space and run the same command again" if is_full else ""
 
 
 def _read(path: Path) -> Any:

@@ -214,6 +214,15 @@ def test_a_folder_is_not_shared_by_two_recipes(tmp_path: Path) -> None:
         train(denoise_recipe(steps=2), tmp_path)
 
 
+def test_a_folder_is_not_shared_by_two_runs_at_a_time(tmp_path: Path) -> None:
+    def again(done: int, total: int, metrics: dict[str, float]) -> None:
+        with pytest.raises(ValueError, match="under way"):
+            train(denoise_recipe(steps=2), tmp_path)
+
+    train(denoise_recipe(steps=2), tmp_path, again)
+    assert [entry["step"] for entry in metrics_of(tmp_path)] == [0, 1]
+
+
 def test_signals_are_handled_as_before_once_a_run_is_over(tmp_path: Path) -> None:
     before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
     _, finished = train(denoise_recipe(), tmp_path, terminate_at(1, signal.SIGINT))

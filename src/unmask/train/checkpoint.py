@@ -14,6 +14,7 @@ from unmask.models.load import save_denoiser
 from unmask.models.transformer import Transformer
 from unmask.planners.learned import LearnedPlanner
 from unmask.planners.load import save_planner
+from unmask.runlog import advice
 
 
 @dataclass(slots=True)
@@ -54,7 +55,7 @@ def save(folder: Path, state: TrainState) -> None:
         shutil.rmtree(old, ignore_errors=True)
     except (OSError, ValueError) as error:
         reason = f"cannot save to {folder}: {error.__cause__ or error}"
-        raise ValueError(f"{reason}; the checkpoint before is unchanged; free space and go on") from error
+        raise ValueError(f"{reason}; the checkpoint before is unchanged{advice(error)}") from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

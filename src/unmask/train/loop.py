@@ -4,14 +4,14 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from statistics import median
 from types import FrameType
 from typing import Protocol
 
 from unmask.config import RunConfig
-from unmask.runlog import RunLog
+from unmask.runlog import RunLog, only_run
 from unmask.train import checkpoint
 from unmask.train.checkpoint import TrainState
 from unmask.workers import Workers
@@ -52,7 +52,23 @@ def run(
 
     Returns:
         True at the end; False where Ctrl-C or SIGTERM stopped it, after saving.
+
+    Raises:
+        ValueError: where another run is under way in `folder`, or it holds one of another recipe.
     """
+    with only_run(folder) if workers.is_main else nullcontext():
+        workers.wait()
+        return _run(stage, recipe, folder, workers, report, score_window)
+
+
+def _run(
+    stage: Stage,
+    recipe: RunConfig,
+    folder: Path,
+    workers: Workers,
+    report: Report | None,
+    score_window: int,
+) -> bool:
     log = RunLog(folder, recipe.model_dump(mode="json"))
     checkpoint.restore(folder / "last", stage.state)
     state = stage.state
