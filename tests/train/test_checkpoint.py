@@ -11,7 +11,7 @@ from tests.train.learners import shaken
 from unmask.config import OptimConfig
 from unmask.planners.learned import LearnedPlanner
 from unmask.planners.load import make_head
-from unmask.train.checkpoint import TrainState, restore, save
+from unmask.train.checkpoint import TrainState, restore, save, save_models
 from unmask.train.optim import adamw
 
 FILES = ("model.safetensors", "planner.safetensors", "optimizer.safetensors", "progress.json")
@@ -102,6 +102,22 @@ def test_a_disk_that_fills_up_costs_nothing(
     assert [path.name for path in tmp_path.iterdir()] == ["last"]
     save(folder, new_state(4))
     assert_holds(folder, new_state(4))
+
+
+def test_a_denoiser_never_stands_beside_the_planner_of_another_step(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "best"
+    save_models(folder, new_state(3))
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+
+    def interrupt(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("unmask.train.checkpoint.save_planner", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        save_models(folder, new_state(4))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_a_kill_between_the_two_renames_costs_nothing(tmp_path: Path) -> None:

@@ -2,6 +2,8 @@
 
 import json
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,14 +42,27 @@ def save(folder: Path, state: TrainState) -> None:
     Raises:
         ValueError: where it cannot be written.
     """
-    partial, old = _beside(folder, "partial"), _beside(folder, "old")
-    shutil.rmtree(partial, ignore_errors=True)
-    try:
-        save_models(partial, state)
-        progress = json.dumps({"step": state.step, "best": state.best, "seconds": state.seconds})
+    progress = json.dumps({"step": state.step, "best": state.best, "seconds": state.seconds})
+    with _replacing(folder) as partial:
+        _write_models(partial, state)
         write_folder(
             partial, {"progress.json": progress}, {"optimizer.safetensors": _flatten(state.optimizer)}
         )
+
+
+def save_models(folder: Path, state: TrainState) -> None:
+    """The trained models alone, in the formats that `load_denoiser` and `load_planner` read; as `save`."""
+    with _replacing(folder) as partial:
+        _write_models(partial, state)
+
+
+@contextmanager
+def _replacing(folder: Path) -> Iterator[Path]:
+    """A folder to write, which then takes the place of `folder`."""
+    partial, old = _beside(folder, "partial"), _beside(folder, "old")
+    shutil.rmtree(partial, ignore_errors=True)
+    try:
+        yield partial
         if folder.exists():  # else the checkpoint is in `old`: a kill came between these renames
             shutil.rmtree(old, ignore_errors=True)
             folder.rename(old)
@@ -60,8 +75,7 @@ def save(folder: Path, state: TrainState) -> None:
         shutil.rmtree(partial, ignore_errors=True)
 
 
-def save_models(folder: Path, state: TrainState) -> None:
-    """The trained models alone, in the formats that `load_denoiser` and `load_planner` read."""
+def _write_models(folder: Path, state: TrainState) -> None:
     if state.adapter is not None:
         save_adapter(folder, state.adapter)
     elif state.denoiser is not None:
