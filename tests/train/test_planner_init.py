@@ -105,6 +105,11 @@ def test_the_denoiser_is_not_trained_and_the_planner_loads(base: Path, tmp_path:
     assert 2 <= row.nfe <= 16
 
 
+def test_rows_longer_than_the_denoiser_holds_are_refused(base: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match=r"prompt_length \+ length is 148, but .* holds 128"):
+        train(init_recipe(base, length=100), tmp_path)
+
+
 def test_new_heads_depend_on_the_seed_alone(base: Path, tmp_path: Path) -> None:
     for name, seed in (("one", 0), ("same", 0), ("other", 1)):
         train(init_recipe(base, steps=1, seed=seed), tmp_path / name)

@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from unmask.config import ReferenceConfig
+from unmask.models.transformer import Transformer
 from unmask.rng import RowStreams, derive
 from unmask.train.sources import Pair, sources
 from unmask.workers import Workers
@@ -65,6 +66,13 @@ class ReferenceBatches(Dataset[Examples]):
         before = self.recipe.prompt_length - len(prompt)
         fill = self.recipe.length - len(completion)
         return [self.eos_id] * before + prompt + completion + [self.eos_id] * fill
+
+
+def check_rows_fit(recipe: ReferenceConfig, net: Transformer, name: str) -> None:
+    """Refuse rows that are longer than the denoiser called `name` holds."""
+    total = recipe.prompt_length + recipe.length
+    if total > net.max_length:
+        raise ValueError(f"prompt_length + length is {total}, but {name} holds {net.max_length}")
 
 
 def reference_batches(

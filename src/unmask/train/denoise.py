@@ -18,7 +18,7 @@ from unmask.models.transformer import Transformer, TransformerConfig
 from unmask.rng import generator, seeded
 from unmask.tasks.tokenizer import build_tokenizer
 from unmask.train.checkpoint import TrainState
-from unmask.train.data import Examples, noise_streams, random_mask, reference_batches
+from unmask.train.data import Examples, check_rows_fit, noise_streams, random_mask, reference_batches
 from unmask.train.loop import Metrics
 from unmask.train.optim import adamw, clip_and_step, set_learning_rate
 from unmask.train.packing import pack
@@ -106,9 +106,7 @@ def start_denoiser(recipe: DenoiseRecipe, device: torch.device) -> Transformer:
     net = load_denoiser(recipe.start, device=device, dtype="bfloat16" if frozen_bf16 else "float32")
     if net.tokenizer is None:
         raise ValueError(f"{recipe.start} has no tokenizer.json, so examples cannot be encoded")
-    total = recipe.prompt_length + recipe.length
-    if total > net.max_length:
-        raise ValueError(f"prompt_length + length is {total}, but {recipe.start} holds {net.max_length}")
+    check_rows_fit(recipe, net, recipe.start)
     return net.requires_grad_(True)
 
 

@@ -20,7 +20,7 @@ from unmask.planners.learned import LearnedPlanner
 from unmask.planners.load import HEADS, load_planner, make_head
 from unmask.rng import RowStreams, seeded
 from unmask.train.checkpoint import TrainState
-from unmask.train.data import Examples, noise_streams, random_mask, reference_batches
+from unmask.train.data import Examples, check_rows_fit, noise_streams, random_mask, reference_batches
 from unmask.train.loop import Metrics
 from unmask.train.optim import adamw, clip_and_step, set_learning_rate
 from unmask.workers import Workers
@@ -101,6 +101,7 @@ class InitStage:
         self.denoiser = frozen_denoiser(recipe, workers)
         if self.denoiser.tokenizer is None:
             raise ValueError(f"{recipe.denoiser} has no tokenizer.json, so the tasks cannot be read")
+        check_rows_fit(recipe, self.denoiser, recipe.denoiser)
         self.planner = new_planner(recipe.head, self.denoiser, recipe.seed).to(workers.device)
         self.state = TrainState(adamw([(recipe.optim.lr, self.planner)], recipe.optim), None, self.planner)
         self.stream: Iterator[Examples] = iter(())
