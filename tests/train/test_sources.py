@@ -121,6 +121,8 @@ def test_a_run_on_a_file_resumes_in_the_middle_of_an_epoch(tmp_path: Path) -> No
         ('{"prompt": "a"}', "line 2: no JSON object"),
         ('{"prompt": "a", "completion": 3}', "line 2: prompt and completion are texts"),
         ('{"prompt": "", "completion": "b"}', "line 2: prompt and completion are texts"),
+        ('{"prompt": "Zoë", "completion": "b"}', "cannot encode .*mine.jsonl, line 2"),
+        ('{"prompt": "a", "completion": "ë"}', "cannot encode .*mine.jsonl, line 2"),
     ],
 )
 def test_a_line_that_is_no_example_is_told(tmp_path: Path, line: str, says: str) -> None:
@@ -128,6 +130,22 @@ def test_a_line_that_is_no_example_is_told(tmp_path: Path, line: str, says: str)
     path.write_text('{"prompt": "a", "completion": "b"}\n' + line + "\n")
     with pytest.raises(ValueError, match=says):
         read_pairs(path, TOKENIZER)
+
+
+@pytest.mark.parametrize("is_endless", [False, True])
+def test_a_reference_that_the_tokenizer_lacks_characters_for_is_told(
+    monkeypatch: pytest.MonkeyPatch, is_endless: bool
+) -> None:
+    class French(Seven):
+        def num_problems(self, split: str) -> Any:
+            return None if is_endless else super().num_problems(split)
+
+        def reference(self, problem: Problem, variant: int) -> str:
+            return "ë"
+
+    monkeypatch.setitem(TASKS, "seven", French)
+    with pytest.raises(ValueError, match="cannot encode the reference of train-0 of seven"):
+        sources(denoise_recipe(tasks=("seven",)), TOKENIZER)[0].pairs([0])
 
 
 def test_a_file_that_is_missing_or_empty_is_told(tmp_path: Path) -> None:

@@ -38,7 +38,10 @@ class Stream:
             return []
         problems = [self.task.problem("train", number) for number in numbers]
         texts = [self.task.reference(each, number) for each, number in zip(problems, numbers, strict=True)]
-        completions = self.tokenizer(texts, add_special_tokens=False).input_ids
+        completions = [
+            _encode(self.tokenizer, text, f"the reference of {problem.id} of {self.task.name}")
+            for text, problem in zip(texts, problems, strict=True)
+        ]
         pairs = list(zip(encode_prompts(self.tokenizer, problems), completions, strict=True))
         for pair in pairs:
             check_fit(pair, self.recipe)
@@ -86,9 +89,10 @@ def _of_task(task: Task, tokenizer: Any, recipe: ReferenceConfig) -> Source:
     if size == 0:
         raise ValueError(f"{task.name} has no training problems; it can only be evaluated")
     problems = [task.problem("train", index) for index in range(size)]
-    completions = tokenizer(
-        [task.reference(each, 0) for each in problems], add_special_tokens=False
-    ).input_ids
+    completions = [
+        _encode(tokenizer, task.reference(each, 0), f"the reference of {each.id} of {task.name}")
+        for each in problems
+    ]
     pairs = list(zip(encode_prompts(tokenizer, problems), completions, strict=True))
     return Epochs(pairs, task.name, recipe)
 
@@ -97,11 +101,12 @@ def read_pairs(path: Path, tokenizer: Any) -> list[Pair]:
     """The examples of a JSONL file.
 
     Raises:
-        ValueError: naming the file and the line that is no example.
+        ValueError: naming the file and the line that is no example, or has characters that the tokenizer
+            does not have.
     """
     if not path.is_file():
         raise ValueError(f"{path} is missing; data is a file of JSON lines with prompt and completion")
-    texts: list[tuple[str, str]] = []
+    pairs: list[Pair] = []
     for number, line in enumerate(path.read_bytes().split(b"\n"), start=1):
         if not line.strip():
             continue
@@ -112,13 +117,21 @@ def read_pairs(path: Path, tokenizer: Any) -> list[Pair]:
             raise ValueError(f"{path}, line {number}: no JSON object with prompt and completion") from error
         if not (isinstance(prompt, str) and isinstance(completion, str) and prompt):
             raise ValueError(f"{path}, line {number}: prompt and completion are texts, the prompt not empty")
-        texts.append((prompt, completion))
-    if not texts:
+        tokens = [_encode(tokenizer, text, f"{path}, line {number}") for text in (prompt, completion)]
+        pairs.append((tokens[0], tokens[1]))
+    if not pairs:
         raise ValueError(f"{path} is empty")
-    prompts, completions = (
-        tokenizer(list(each), add_special_tokens=False).input_ids for each in zip(*texts, strict=True)
-    )
-    return list(zip(prompts, completions, strict=True))
+    return pairs
+
+
+def _encode(tokenizer: Any, text: str, place: str) -> list[int]:
+    """What `encode_prompts` does, for a text that is no prompt of a task."""
+    try:
+        return list(tokenizer.encode(text, add_special_tokens=False))
+    except Exception as error:  # `tokenizers` raises no kind of its own
+        raise ValueError(
+            f"the tokenizer cannot encode {place} ({error}); use a model whose vocabulary has its characters"
+        ) from error
 
 
 def fits(pair: Pair, recipe: ReferenceConfig) -> bool:
