@@ -275,6 +275,20 @@ def test_no_file_that_is_read_is_written(
         assert out.read_bytes() == before
 
 
+def test_a_verb_that_fails_leaves_no_empty_file(
+    model: Path, tmp_path: Path, refused: Callable[..., str]
+) -> None:
+    append_records(tmp_path / "records.jsonl", [record()])
+    for failing in (
+        ["eval", "-m", model, "-p", "nope", "-t", "chain", "--out", tmp_path / "new.jsonl"],
+        ["pareto", tmp_path / "records.jsonl", "--against", "nope", "--out", tmp_path / "new.png"],
+        ["score", tmp_path / "records.jsonl", "-t", "chains", "--out", tmp_path / "new.jsonl"],
+        ["generate", "Ann has 14.", "-m", model, "-p", "nope", "--html", tmp_path / "new.html"],
+    ):
+        refused(*failing)
+        assert [path.name for path in tmp_path.iterdir()] == ["records.jsonl"]
+
+
 @pytest.mark.parametrize(
     ("words", "says"),
     [

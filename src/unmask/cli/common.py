@@ -1,6 +1,7 @@
 """What the verbs share: options, the closing JSON line, errors in one line."""
 
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable
@@ -119,12 +120,15 @@ def fail(message: str) -> None:
 
 
 def check_writable(path: Path | None, inputs: Iterable[Path] = ()) -> None:
-    """Find out before the work, not after it; a file that is read too would be lost."""
+    """Find out before the work, not after it, and leave no file; one that is read too would be lost."""
     if path is not None:
         if path.is_file() and any(one.is_file() and path.samefile(one) for one in inputs):
             raise ValueError(f"{path} is read here and would be overwritten; give another file to write")
         path.parent.mkdir(parents=True, exist_ok=True)
+        is_new = not os.path.lexists(path)
         path.open("a").close()
+        if is_new:
+            path.unlink(missing_ok=True)  # other processes of a launch try it too
 
 
 def end(value: Any) -> None:
