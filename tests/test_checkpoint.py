@@ -120,6 +120,12 @@ def test_a_full_disk_leaves_the_old_files(tmp_path: Path, monkeypatch: pytest.Mo
     assert [path.name for path in tmp_path.iterdir()] == ["checkpoint"]
 
 
+def test_what_was_replaced_before_a_failure_is_told(tmp_path: Path) -> None:
+    (tmp_path / "b.txt" / "inside").mkdir(parents=True)
+    message = one_line_error(lambda: write_folder(tmp_path, {"a.txt": "new", "b.txt": "new"}, {}))
+    assert message.endswith("what was there before is unchanged, but for a.txt")
+
+
 def test_a_folder_that_cannot_be_made_is_an_error_of_one_line(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     assert "cannot save" in one_line_error(lambda: write_folder(tmp_path / "file" / "x", {}, {}))

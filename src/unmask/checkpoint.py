@@ -367,10 +367,12 @@ def write_folder(
         instead_of: names of files that go once the new ones are there, unless they are among them.
 
     Raises:
-        ValueError: where the disk is full or not writable; the files that were there are unchanged.
+        ValueError: where the disk is full or not writable. The files that were there are unchanged, but for
+            those that it names as replaced.
     """
     folder = Path(folder).resolve()  # "." has no name
     partial = folder.with_name(f".{folder.name}.partial")
+    replaced: list[str] = []
     try:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -382,9 +384,13 @@ def write_folder(
         folder.mkdir(parents=True, exist_ok=True)
         for name in [*tensors, *texts]:
             os.replace(partial / name, folder / name)
+            replaced.append(name)
         for name in set(instead_of) - tensors.keys() - texts.keys():
             (folder / name).unlink(missing_ok=True)
     except (OSError, SafetensorError) as error:
-        raise ValueError(f"cannot save to {folder}: {error}; what was there before is unchanged") from error
+        but = f", but for {', '.join(replaced)}" if replaced else ""
+        raise ValueError(
+            f"cannot save to {folder}: {error}; what was there before is unchanged{but}"
+        ) from error
     finally:
         shutil.rmtree(partial, ignore_errors=True)

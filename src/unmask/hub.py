@@ -211,7 +211,10 @@ def _training(run: Path, recipe: dict[str, Any]) -> list[str]:
     path = run / "metrics.jsonl"
     lines = path.read_text(encoding="utf-8").splitlines() if path.is_file() else []
     if lines:
-        last = json.loads(lines[-1])
+        try:
+            last = json.loads(lines[-1])
+        except ValueError as error:
+            raise ValueError(f"{path}, line {len(lines)} is no JSON: {error}") from error
         parts += ["", f"Metrics of the last step, on the training problems ({last.pop('step')}, from 0):", ""]
         parts += ["| metric | value |", "| --- | --- |"]
         parts += [f"| {name} | {value:.4g} |" for name, value in last.items()]

@@ -161,6 +161,12 @@ def test_the_card_of_a_run_has_its_recipe_and_metrics(
     assert "base_model" not in front_matter(card), "a local folder is no hub id"
 
 
+def test_a_torn_line_of_metrics_is_named(folder: Path, hub: FakeHub, refused: Callable[..., str]) -> None:
+    (folder / "recipe.json").write_text("{}")
+    (folder / "metrics.jsonl").write_text('{"step": 0}\n{"step": 1, "lo')
+    assert "metrics.jsonl, line 2 is no JSON" in refused("push", folder, "me/model")
+
+
 def test_a_dultra_checkpoint_has_its_planner_inside(hub: FakeHub, call: Callable[..., Any]) -> None:
     folder = Path(__file__).parents[1] / "parity" / "fixtures" / "dultra_tiny"
     assert call("push", folder, "me/dultra")[0] == 0

@@ -137,6 +137,12 @@ def test_rolling_likelihoods_chat_without_template_and_unknown_sizes_are_refused
         UnmaskLM(batch_size="auto", device="cpu")
 
 
+def test_no_requests_have_no_completions() -> None:
+    from unmask.eval.lm_eval import UnmaskLM
+
+    assert UnmaskLM(device="cpu", planner="top_k(8)").generate_until([]) == []
+
+
 def test_the_engine_is_set_by_model_arguments() -> None:
     from unmask.eval.lm_eval import UnmaskLM
 

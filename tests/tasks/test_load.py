@@ -35,6 +35,7 @@ def test_settings_reach_the_task_and_its_name(lines: Path) -> None:
         ("chains", "unknown task 'chains'; use one of apps, chain, code"),
         ("gsm8k(style=d2)", "style = 'd2': Input should be 'plain'"),
         ("gsm8k(shots=many)", "shots = 'many'"),
+        ("code(workers=0)", "workers=0: programs need 1 or more"),
         ("gsm8k(shot=4)", "'shot' is no setting of gsm8k.*it takes style, shots"),
         ("gsm8k(d1)", "'d1' is no setting"),
         ("gsm8k(style=d1, style=d1)", "or set twice"),

@@ -89,6 +89,8 @@ class UnmaskLM(LM):  # type: ignore[misc]
 
     def generate_until(self, requests: Sequence[Any], disable_tqdm: bool = False) -> list[str]:
         """A completion of each context."""
+        if not requests:
+            return []
         completions = self.harness.generate([request.args for request in requests])
         nfe, tokens = (sum(each) for each in zip(*self.harness.costs, strict=True))
         logging.getLogger("lm_eval.unmask").info(

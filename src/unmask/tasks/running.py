@@ -21,6 +21,8 @@ class ProgramRunner:
     """Holds one sandbox, started when the first program is run."""
 
     def __init__(self, limits: Limits, workers: int | None = None, packages: tuple[str, ...] = ()) -> None:
+        if workers is not None and workers < 1:
+            raise ValueError(f"workers={workers}: programs need 1 or more to run them")
         self._limits, self._packages = limits, packages
         self._workers = workers or max(2, min(16, (os.cpu_count() or 2) // 2))
         self._sandbox: Sandbox | None = None
