@@ -5,7 +5,7 @@ import fcntl
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,13 @@ def only_run(folder: Path) -> Iterator[None]:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
             raise ValueError(f"a run is under way in {folder}; wait for it, or give another --out") from error
+        except OSError:  # a file system without locks
+            pass
         try:
             yield
         finally:
-            fcntl.flock(file, fcntl.LOCK_UN)  # else it lives on in processes that were forked meanwhile
+            with suppress(OSError):
+                fcntl.flock(file, fcntl.LOCK_UN)  # else it lives on in processes that were forked meanwhile
 
 
 class RunLog:

@@ -288,7 +288,7 @@ def test_a_planner_that_chooses_nothing_is_an_error() -> None:
     def nothing(view: View) -> Subset:
         return Fixed(torch.zeros_like(view.open_BL))
 
-    with pytest.raises(DecodeError, match="chose nothing"):
+    with pytest.raises(DecodeError, match="row 0: the planner chose no position"):
         decode(PROMPTS, nothing)
 
 
@@ -297,8 +297,34 @@ def test_logits_that_are_no_numbers_are_an_error(name: str) -> None:
     net = tiny_net()
     with torch.no_grad():
         net.head.weight[5] = torch.nan
-    with pytest.raises(DecodeError, match="said NaN"):
+    with pytest.raises(DecodeError, match="returned NaN"):
         unmask.decode(net, PROMPTS, unmask.planner(name), length=LENGTH, block_length=BLOCK)
+
+
+def test_nan_at_one_open_position_ends_its_row_whatever_the_planner_takes() -> None:
+    """The likelihood of the set that is left would not be that of the set drawn."""
+    net = tiny_net()
+    with torch.no_grad():
+        net.embed.weight[7] = torch.nan
+    settings: dict[str, Any] = {"length": LENGTH, "block_length": BLOCK, "batch_size": 1}
+    with pytest.raises(DecodeError, match=r"row 2: .* NaN"):
+        unmask.decode(net, [[1], [2], [7]], unmask.planner("random"), **settings)
+
+    class Once:
+        """Does not know what to say at the last position of the block in the first step."""
+
+        calls = 0
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(NET, name)
+
+        def __call__(self, *given: Any) -> Denoised:
+            out, self.calls = NET(*given), self.calls + 1
+            out.logits[:, -LENGTH + BLOCK - 1] *= torch.nan if self.calls == 1 else 1
+            return out
+
+    with pytest.raises(DecodeError, match="NaN"):
+        unmask.decode(Once(), [[1]], unmask.planner("left_to_right"), length=LENGTH, block_length=BLOCK)
 
 
 @pytest.mark.parametrize("temperature", [np.float32(0.5), torch.tensor(0.5)], ids=["numpy", "tensor"])

@@ -199,6 +199,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     train(recipe, tmp_path)
     before = tensors_of(tmp_path / "last") | tensors_of(tmp_path / "final")
     log = (tmp_path / "metrics.jsonl").read_text()
+    (tmp_path / "final/notes.txt").write_text("mine")
     done: list[int] = []
     _, finished = train(recipe, tmp_path, lambda step, total, metrics: done.append(step))
     assert finished
@@ -206,6 +207,7 @@ def test_a_finished_run_is_left_as_it_is(tmp_path: Path) -> None:
     after = tensors_of(tmp_path / "last") | tensors_of(tmp_path / "final")
     assert all(torch.equal(before[name], after[name]) for name in before)
     assert (tmp_path / "metrics.jsonl").read_text() == log
+    assert (tmp_path / "final/notes.txt").read_text() == "mine"
 
 
 def test_a_folder_is_not_shared_by_two_recipes(tmp_path: Path) -> None:

@@ -67,11 +67,12 @@ def decode(
     seeds = row_seeds(seed, prompts)
     settings = _Settings(length, block_length, float(temperature), stop_at_eos, record_log_probs)
     size = batch_size or max(1, len(prompts))
-    done: list[Trajectory] = []
+    done: dict[int, Trajectory] = {}
     for start in range(0, len(prompts), size):
-        rows = _Rows.lay_out(denoiser, prompts[start : start + size], seeds[start : start + size], settings)
-        done.extend(_decode_batch(denoiser, planner, rows, settings))
-    return done
+        which = range(start, min(start + size, len(prompts)))
+        rows = _Rows.lay_out(denoiser, prompts, seeds, which, settings)
+        done |= _decode_batch(denoiser, planner, rows, settings)
+    return [done[index] for index in range(len(prompts))]
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,19 +98,24 @@ class _Rows:
 
     @staticmethod
     def lay_out(
-        denoiser: Denoiser, prompts: Sequence[Sequence[int]], seeds: Sequence[int], settings: _Settings
+        denoiser: Denoiser,
+        prompts: Sequence[Sequence[int]],
+        seeds: Sequence[int],
+        which: Sequence[int],
+        settings: _Settings,
     ) -> "_Rows":
-        device, length = denoiser.device, settings.length
-        tokens_BT, attention_mask_BT = left_pad(prompts, length, denoiser.mask_id, denoiser.pad_id)
-        log_prob_BL = torch.zeros(len(prompts), length, device=device)
+        device, length, num_rows = denoiser.device, settings.length, len(which)
+        chosen = [prompts[index] for index in which]
+        tokens_BT, attention_mask_BT = left_pad(chosen, length, denoiser.mask_id, denoiser.pad_id)
+        log_prob_BL = torch.zeros(num_rows, length, device=device)
         return _Rows(
             tokens_BT=tokens_BT.to(device),
             attention_mask_BT=None if attention_mask_BT is None else attention_mask_BT.to(device),
-            unmask_step_BL=torch.full((len(prompts), length), -1, dtype=torch.int16, device=device),
+            unmask_step_BL=torch.full((num_rows, length), -1, dtype=torch.int16, device=device),
             planner_log_prob_BL=log_prob_BL,
             token_log_prob_BL=log_prob_BL.clone(),
-            seed_B=torch.tensor(seeds, dtype=torch.int64, device=device),
-            index_B=torch.arange(len(prompts), device=device),
+            seed_B=torch.tensor([seeds[index] for index in which], dtype=torch.int64, device=device),
+            index_B=torch.tensor(which, device=device),
         )
 
     def select(self, keep_B: Tensor) -> "_Rows":
@@ -138,7 +144,9 @@ def left_pad(
     return torch.tensor(tokens), torch.arange(widest + length) >= pads_B1
 
 
-def _decode_batch(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _Settings) -> list[Trajectory]:
+def _decode_batch(
+    denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _Settings
+) -> dict[int, Trajectory]:
     finished: dict[int, Trajectory] = {}
     for step in range(settings.length):
         has_chosen_B = _unmask_once(denoiser, planner, rows, settings, step)
@@ -150,7 +158,7 @@ def _decode_batch(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _
             rows = rows.select(unfinished_B)
         if not len(unfinished_B):
             break
-    return [finished[index] for index in range(len(finished))]
+    return finished
 
 
 def _unmask_once(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _Settings, step: int) -> Tensor:
@@ -170,8 +178,8 @@ def _unmask_once(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _S
     )
     streams = RowStreams(rows.seed_B, step_B)
     subset = planner(view)
-    is_nan_BL = view.logits_BLV.sum(-1).isnan()
-    chosen_BL = subset.sample(streams) & view.open_BL & ~is_nan_BL
+    is_nan_B1 = (view.logits_BLV.sum(-1).isnan() & view.open_BL).any(-1, keepdim=True)
+    chosen_BL = subset.sample(streams) & view.open_BL & ~is_nan_B1
     sampled_BL = sample_tokens(view.logits_BLV, settings.temperature, streams)
     completion_BL = torch.where(chosen_BL, sampled_BL, rows.tokens_BT[:, -length:])
     if settings.record_log_probs:
@@ -201,8 +209,8 @@ def _harvest(
     planner_BL, token_BL = done.planner_log_prob_BL.cpu(), done.token_log_prob_BL.cpu()
     mask_BT = None if done.attention_mask_BT is None else done.attention_mask_BT.cpu()
     for row, index in enumerate(done.index_B.tolist()):
-        if (tokens_BT[row] == denoiser.mask_id).any():
-            raise DecodeError(f"row {index} of its batch: the planner chose nothing, or the model said NaN")
+        if (tokens_BT[row, -settings.length :] == denoiser.mask_id).any():
+            raise DecodeError(f"row {index}: the planner chose no position, or the model returned NaN")
         prompt = tokens_BT[row, : -settings.length]
         if mask_BT is not None:
             prompt = prompt[mask_BT[row, : -settings.length]]

@@ -72,6 +72,7 @@ def _run(
     log = RunLog(folder, recipe.model_dump(mode="json"))
     checkpoint.restore(folder / "last", stage.state)
     state = stage.state
+    first = state.step
     if workers.is_main:
         log.forget_after(state.step)
     stage.prepare(state.step)
@@ -104,7 +105,7 @@ def _run(
                 workers.wait()
             if stop:
                 return False
-    _save_models(folder / "final", state, workers)
+    _save_models(folder / "final", state, workers, is_new=state.step > first)
     return True
 
 
@@ -127,8 +128,8 @@ class _Clock:
         return min(self.steps, state.step + max(0, int((self.limit - state.seconds) / max(pace, 1e-9))))
 
 
-def _save_models(folder: Path, state: TrainState, workers: Workers) -> None:
-    if workers.is_main:
+def _save_models(folder: Path, state: TrainState, workers: Workers, is_new: bool = True) -> None:
+    if workers.is_main and (is_new or not folder.exists()):
         checkpoint.save_models(folder, state)
     workers.wait()
 

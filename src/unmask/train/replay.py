@@ -2,7 +2,8 @@
 
 Every (row, step) pair with a non-zero advantage is one independent row of a micro-batch, so a long
 trajectory costs what it must and a row without advantage nothing. A policy on confidences is replayed from
-those that the rollout recorded, without the denoiser. Steps that used a cache are replayed with what it held.
+those that the rollout recorded, without the denoiser. Steps that used a cache are replayed with what it held;
+those of a micro-batch share the whole rows that they took from.
 B rows, L completion positions, T = prompt + L, N pairs.
 """
 
@@ -17,7 +18,7 @@ from unmask.decode.sampling import token_log_prob
 from unmask.models.base import Denoiser
 from unmask.models.transformer import Transformer
 from unmask.planners.base import Planner, View, make_view, sight_of, view_of_confidence
-from unmask.train.cached_replay import CachedPairs
+from unmask.train.cached_replay import CachedSteps
 from unmask.trajectory import Trajectory
 
 
@@ -95,8 +96,8 @@ class Replay:
         """(row, step) index tensors on the device, at most `max_tokens` positions together."""
         positions = self.unmask_step_BL.shape[1]
         if self.confidence_NL is None:
-            window = {"none": 0, "dual": min(self.block_length, positions), "prefix": positions}
-            positions = self.tokens_BT.shape[1] + window[self.cache]
+            window = {"none": 0, "dual": 1 + self.block_length, "prefix": 1 + positions}
+            positions = self.tokens_BT.shape[1] + window[self.cache]  # at most: pairs share whole rows
         size = max(1, max_tokens // positions)
         device = self.tokens_BT.device
         if not len(self.row_N):
@@ -106,44 +107,59 @@ class Replay:
 
     def log_prob(self, denoiser: Denoiser, planner: Planner, row_N: Tensor, step_N: Tensor) -> Tensor:
         """(N,) log-likelihood of the recorded set, and of the tokens fixed, under the present weights."""
-        num_pairs, unmask_step_NL = len(row_N), self.unmask_step_BL[row_N]
-        masked_NL = (unmask_step_NL < 0) | (unmask_step_NL >= step_N[:, None])
+        num_pairs, row_B = len(row_N), row_N
+        masked_NL = self._masked(row_N, step_N)
         if self.confidence_NL is not None and sight_of(planner) == "confidence":
             seen_NL = self.confidence_NL[self.first_B[row_N] + step_N]
             view = view_of_confidence(seen_NL, masked_NL, block_length=self.block_length, step_B=step_N)
         else:
             with torch.set_grad_enabled(self.with_tokens and torch.is_grad_enabled()):
-                view = self._view(denoiser, masked_NL, row_N, step_N)
-        of_view = row_N.repeat(len(view.step_B) // num_pairs)  # the pairs are the last of its rows
-        fixed_at_BL = self.unmask_step_BL[of_view].gather(1, view.position_BL)
+                if self.seen_whole_BS is None:
+                    view = self._whole_view(denoiser, masked_NL, row_N, step_N)
+                else:  # the pairs are the last of its rows
+                    view, row_B = self._cached_view(denoiser, masked_NL, row_N, step_N)
+        fixed_at_BL = self.unmask_step_BL[row_B].gather(1, view.position_BL)
         chosen_BL = view.open_BL & (fixed_at_BL == view.step_B[:, None])
         planner_N = planner(view).log_prob(chosen_BL)[-num_pairs:]
         if not self.with_tokens:
             return planner_N
-        completion_NL = self.tokens_BT[row_N, -unmask_step_NL.shape[1] :]
+        completion_NL = self.tokens_BT[row_N, -masked_NL.shape[1] :]
         tokens_NL = completion_NL.gather(1, view.position_BL[-num_pairs:])
         logits_NLV, chosen_NL = view.logits_BLV[-num_pairs:], chosen_BL[-num_pairs:]
         return planner_N + token_log_prob(logits_NLV, tokens_NL, chosen_NL, self.temperature)
 
-    def _view(self, denoiser: Denoiser, masked_NL: Tensor, row_N: Tensor, step_N: Tensor) -> View:
-        """Of the pairs; under a cache, of the whole rows that they take from, and then of the pairs."""
+    def _masked(self, row_N: Tensor, step_N: Tensor) -> Tensor:
+        """(N, L) bool: masked when the step begins."""
+        unmask_step_NL = self.unmask_step_BL[row_N]
+        return (unmask_step_NL < 0) | (unmask_step_NL >= step_N[:, None])
+
+    def _cached_view(
+        self, denoiser: Denoiser, masked_NL: Tensor, row_N: Tensor, step_N: Tensor
+    ) -> tuple[View, Tensor]:
+        """Of the whole rows that pairs take from, each once, and then of the pairs; and which row each is."""
+        assert isinstance(denoiser, Transformer)
+        assert self.seen_whole_BS is not None
+        taken_N2 = torch.stack([row_N, self.seen_whole_BS[row_N, step_N]], dim=-1)
+        whole_G2, row_of_N = taken_N2.unique(dim=0, return_inverse=True)
+        row_G, seen_G = whole_G2.unbind(-1)
+        mask_BT = self.attention_mask_BT
+        steps = CachedSteps(
+            tokens_GT=self.tokens_BT[row_G],
+            is_token_GT=(torch.ones_like(self.tokens_BT) if mask_BT is None else mask_BT)[row_G].bool(),
+            then_GL=self._masked(row_G, seen_G),
+            seen_G=seen_G,
+            row_of_N=row_of_N,
+            now_NL=masked_NL,
+            step_N=step_N,
+            block_length=self.block_length,
+            is_dual=self.cache == "dual",
+            mask_id=self.mask_id,
+        )
+        return steps.view(denoiser), torch.cat([row_G, row_N])
+
+    def _whole_view(self, denoiser: Denoiser, masked_NL: Tensor, row_N: Tensor, step_N: Tensor) -> View:
         tokens_NT, length = self.tokens_BT[row_N], masked_NL.shape[1]
         mask_NT = None if self.attention_mask_BT is None else self.attention_mask_BT[row_N]
-        if self.seen_whole_BS is not None:
-            assert isinstance(denoiser, Transformer)
-            seen_N, fixed_at_NL = self.seen_whole_BS[row_N, step_N], self.unmask_step_BL[row_N]
-            everything = torch.ones_like(tokens_NT, dtype=torch.bool)
-            return CachedPairs(
-                tokens_NT=tokens_NT,
-                is_token_NT=everything if mask_NT is None else mask_NT.bool(),
-                then_NL=(fixed_at_NL < 0) | (fixed_at_NL >= seen_N[:, None]),
-                now_NL=masked_NL,
-                seen_N=seen_N,
-                step_N=step_N,
-                block_length=self.block_length,
-                is_dual=self.cache == "dual",
-                mask_id=self.mask_id,
-            ).view(denoiser)
         completion_NL = torch.where(masked_NL, self.mask_id, tokens_NT[:, -length:])
         tokens_NT = torch.cat([tokens_NT[:, :-length], completion_NL], dim=-1)
         logits_NTV, hidden_NTD = denoiser(tokens_NT, mask_NT)
