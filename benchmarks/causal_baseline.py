@@ -18,7 +18,7 @@ from unmask.models.transformer import Transformer
 from unmask.planners.base import Planner
 from unmask.train.data import Examples, ReferenceBatches
 from unmask.train.denoise import DenoiseStage, Noised, packed
-from unmask.train.loop import Report, run
+from unmask.train.loop import OnStep, run
 from unmask.trajectory import Trajectory
 from unmask.workers import Workers
 
@@ -40,7 +40,7 @@ def next_token_batch(examples: Examples, length: int, eos_id: int, width: int) -
 
 
 def train_causal(
-    recipe: DenoiseRecipe, folder: Path, workers: Workers, report: Report | None = None
+    recipe: DenoiseRecipe, folder: Path, workers: Workers, report: OnStep | None = None
 ) -> DenoiseStage:
     """The stage of an MDLM that hides nothing and looks at nothing ahead: supervised fine-tuning."""
     stage = DenoiseStage(recipe, workers)

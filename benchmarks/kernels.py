@@ -2,12 +2,37 @@
 
 import time
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 
-from unmask.eval.timing import kernels_of, wait
+from unmask.eval.timing import wait
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """All runs of one kernel (on a CPU: of one operation)."""
+
+    name: str
+    calls: int
+    ms: float
+
+
+def kernels_of(call: Callable[[], Any], device: torch.device) -> list[Kernel]:
+    """What the device did during a call, the longest first. A call before it should have warmed up."""
+    from torch.profiler import ProfilerActivity, profile
+
+    cuda = device.type == "cuda"
+    wait(device)
+    with profile(activities=[ProfilerActivity.CUDA if cuda else ProfilerActivity.CPU]) as recorded:
+        call()
+        wait(device)
+    time_of = "self_device_time_total" if cuda else "self_cpu_time_total"
+    kernels = [
+        Kernel(event.key, event.count, getattr(event, time_of) / 1e3) for event in recorded.key_averages()
+    ]
+    return sorted(kernels, key=lambda kernel: -kernel.ms)
 
 
 def profiled(name: str, call: Callable[[], Any], device: torch.device, top: int = 15) -> dict[str, Any]:

@@ -57,13 +57,15 @@ def row_seeds(seed: int | Sequence[int], prompts: Sequence[Sequence[int]]) -> li
     Seeds that are given one by one belong to their rows, whatever the prompts.
 
     Raises:
-        ValueError: for a float, or another number of seeds than of prompts.
+        ValueError: for what is no whole number, or another number of seeds than of prompts.
     """
     if isinstance(seed, float):
         raise ValueError(f"seed {seed} is no whole number")
     if not isinstance(seed, SupportsIndex):
         if len(seed) != len(prompts):
             raise ValueError(f"{len(seed)} seeds for {len(prompts)} prompts; give one seed or one per prompt")
+        if not all(isinstance(one, SupportsIndex) for one in seed):
+            raise ValueError("seeds must be whole numbers")
         return [derive(one) for one in seed]
     seen: dict[tuple[int, ...], int] = {}
     seeds = []

@@ -23,6 +23,11 @@ PATIENCE = timedelta(days=7)
 """For evaluations: how long a process that is finished waits for the others."""
 
 
+def share_of(items: Sequence[Item], rank: int, size: int) -> Sequence[Item]:
+    """The contiguous part of one of `size` processes."""
+    return items[len(items) * rank // size : len(items) * (rank + 1) // size]
+
+
 @dataclass(frozen=True, slots=True)
 class Workers:
     """This process among its peers."""
@@ -38,8 +43,7 @@ class Workers:
 
     def share(self, items: Sequence[Item]) -> Sequence[Item]:
         """This process's contiguous part of what all do together."""
-        bounds = [len(items) * rank // self.size for rank in (self.rank, self.rank + 1)]
-        return items[bounds[0] : bounds[1]]
+        return share_of(items, self.rank, self.size)
 
     def deal(self, items: Sequence[Item]) -> Sequence[Item]:
         """Every size-th item, so that long and short ones are spread evenly."""

@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 from unmask.config import DenoiseRecipe, GrpoRecipe, HeadConfig, InitRecipe, NetConfig, OptimConfig, Recipe
-from unmask.train.loop import Metrics, Report, Stage, run
+from unmask.train.loop import Metrics, OnStep, Stage, run
 from unmask.train.stages import make_stage
 from unmask.workers import ALONE
 
@@ -45,13 +45,13 @@ def policy_recipe(denoiser: Path, **changes: Any) -> GrpoRecipe:
     return grpo_recipe(denoiser, **({"head": head, "train_denoiser": False} | changes))
 
 
-def train(recipe: Recipe, folder: Path, report: Report | None = None) -> tuple[Stage, bool]:
+def train(recipe: Recipe, folder: Path, report: OnStep | None = None) -> tuple[Stage, bool]:
     """The stage after the run, and whether it came to its end."""
     stage = make_stage(recipe, ALONE)
     return stage, run(stage, recipe, folder, ALONE, report)
 
 
-def terminate_at(step: int, number: int = signal.SIGTERM) -> Report:
+def terminate_at(step: int, number: int = signal.SIGTERM) -> OnStep:
     """Sends this process a signal once `step` steps are done."""
 
     def report(done: int, total: int, metrics: Metrics) -> None:

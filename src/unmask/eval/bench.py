@@ -13,11 +13,10 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from rich.table import Table
 from torch import Tensor, nn
 
 from unmask.decode.loop import DecodeError, check, decode, left_pad
-from unmask.eval.table import print_whole
+from unmask.eval.table import make_table, print_whole
 from unmask.eval.timing import Roofline, Run, forward_flops, interleaved, median_seconds, wait, weight_bytes
 from unmask.eval.ways import Way, Work, Workload
 from unmask.models.base import Denoiser
@@ -283,9 +282,7 @@ class _PlannerClock:
 
 def print_report(report: BenchReport) -> None:
     """A row for each way."""
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for index, name in enumerate(COLUMNS):
-        table.add_column(name, justify="right" if index else "left", no_wrap=True)
+    table = make_table(COLUMNS[:1], COLUMNS[1:])
     for each in report.timings:
         shares = ("" if share is None else f"{share:.1%}" for share in (each.overhead, each.share_of_limit))
         table.add_row(

@@ -7,7 +7,7 @@ import atexit
 import multiprocessing
 import multiprocessing.process
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from unmask.config import ReferenceConfig
 from unmask.models.transformer import Transformer
 from unmask.rng import RowStreams, derive
 from unmask.train.sources import Pair, sources
-from unmask.workers import Workers
+from unmask.workers import Workers, share_of
 
 
 class Examples(NamedTuple):
@@ -45,20 +45,20 @@ class ReferenceBatches(Dataset[Examples]):
 
     def __getitem__(self, step: int) -> Examples:
         first, count = step * self.recipe.batch_size, self.recipe.batch_size
-        bounds = [first + count * rank // self.size for rank in (self.rank, self.rank + 1)]
-        pairs = self._pairs(range(*bounds))
+        mine = share_of(range(first, first + count), self.rank, self.size)
+        pairs = self._pairs(mine)
         pads_B1 = torch.tensor([[self.recipe.prompt_length - len(prompt)] for prompt, _ in pairs])
         mask_BT = torch.arange(self.recipe.prompt_length + self.recipe.length) >= pads_B1
-        return Examples(torch.tensor([self._row(pair) for pair in pairs]), mask_BT, torch.arange(*bounds))
+        return Examples(torch.tensor([self._row(pair) for pair in pairs]), mask_BT, torch.tensor(mine))
 
-    def _pairs(self, indices: range) -> list[Pair]:
+    def _pairs(self, indices: Sequence[int]) -> list[Pair]:
         """Rows take their examples from the sources in turn."""
         pairs: list[Pair] = [([], [])] * len(indices)
         for turn, source in enumerate(self.sources):
             mine = [index for index in indices if index % len(self.sources) == turn]
             found = source.pairs([index // len(self.sources) for index in mine])
             for index, pair in zip(mine, found, strict=True):
-                pairs[index - indices.start] = pair
+                pairs[index - indices[0]] = pair
         return pairs
 
     def _row(self, pair: Pair) -> list[int]:

@@ -129,7 +129,7 @@ class Learner:
         recipe = self.recipe
         prompts, grade, labels = self.problems(index)
         repeated = [prompt for prompt in prompts for _ in range(recipe.group_size)]
-        first = recipe.prompts * self.workers.rank // self.workers.size * recipe.group_size  # as in `share`
+        first = self.workers.share(range(recipe.prompts))[0] * recipe.group_size
         seeds = [derive(recipe.seed, "rollout", index, first + row) for row in range(len(repeated))]
         with self.workers.autocast(recipe.precision):
             settings: dict[str, Any] = {

@@ -17,7 +17,7 @@ from unmask.train.checkpoint import TrainState
 from unmask.workers import Workers
 
 Metrics = dict[str, float]
-Report = Callable[[int, int, Metrics], None]
+OnStep = Callable[[int, int, Metrics], None]
 """Called with (steps done, steps in all, metrics) after each step."""
 
 
@@ -42,7 +42,7 @@ def run(
     recipe: RunConfig,
     folder: Path,
     workers: Workers,
-    report: Report | None = None,
+    report: OnStep | None = None,
     score_window: int = 20,
 ) -> bool:
     """Train to the end, from the last checkpoint in `folder` if there is one.
@@ -66,7 +66,7 @@ def _run(
     recipe: RunConfig,
     folder: Path,
     workers: Workers,
-    report: Report | None,
+    report: OnStep | None,
     score_window: int,
 ) -> bool:
     log = RunLog(folder, recipe.model_dump(mode="json"))
