@@ -156,13 +156,9 @@ class Runner:
         tokens_BL = readout.tokens()
         alive_B = view.masked_BC.any(-1)
         if shape.records:
-            step_B = torch.where(alive_B, rows.step_B, state.length)
-            step_B = step_B.clamp_max(state.length)  # a row that has failed goes on until the host looks
-            state.planner_log_prob_RC[batch.slot_B, step_B] = subset.log_prob(chosen_BL).float()
             fixed_B = readout.log_prob().masked_fill(~chosen_BL, 0.0).sum(-1)
-            state.token_log_prob_RC[batch.slot_B, step_B] = fixed_B
-            if state.seen_RSC is not None:
-                state.seen_RSC[batch.slot_B, step_B, : shape.length] = view.confidence_BC()
+            step_B = torch.where(alive_B, rows.step_B, state.length)
+            self._record(batch, step_B, view, subset.log_prob(chosen_BL), fixed_B)
         column_BL = rows.prompt_B[:, None] + view.position_BL
         state.tokens_RW[slot_B1, column_BL.masked_fill(~chosen_BL, state.width)] = tokens_BL
         step_BL = rows.step_B[:, None].expand_as(tokens_BL).to(torch.int16)
@@ -176,13 +172,37 @@ class Runner:
             completion_BC = torch.where(stops_B1, settled_BC, completion_BC)
             state.tokens_RW[slot_B1, rows.column_BC] = completion_BC
         left_BC = (completion_BC == self.denoiser.mask_id) & rows.inside_BC
+        has_nan_B = _is_nan(subset, view)
+        self._report(batch, rows, alive_B, left_BC, ~chosen_BL.any(-1), has_nan_B)
+
+    def _record(
+        self, batch: Batch, step_B: Tensor, view: View, planner_log_prob_B: Tensor, token_log_prob_B: Tensor
+    ) -> None:
+        """What training needs of a step."""
+        state, slot_B = self.state, batch.slot_B
+        step_B = step_B.clamp_max(state.length)  # a row that has failed goes on until the host looks
+        state.planner_log_prob_RC[slot_B, step_B] = planner_log_prob_B.float()
+        state.token_log_prob_RC[slot_B, step_B] = token_log_prob_B
+        if state.seen_RSC is not None:
+            state.seen_RSC[slot_B, step_B, : batch.shape.length] = view.confidence_BC()
+
+    def _report(
+        self,
+        batch: Batch,
+        rows: _Rows,
+        alive_B: Tensor,
+        left_BC: Tensor,
+        has_chosen_none_B: Tensor,
+        has_nan_B: Tensor,
+    ) -> None:
+        """How the rows stand, where the host looks; a row that has failed stays so."""
         is_left_B = left_BC.any(-1)
         status_B = torch.where(is_left_B, left_BC.byte().argmax(-1), DONE)
-        is_stuck_B = ~chosen_BL.any(-1) | (is_left_B & (rows.step_B + 1 >= rows.length_B))
+        is_stuck_B = has_chosen_none_B | (is_left_B & (rows.step_B + 1 >= rows.length_B))
         status_B = status_B.masked_fill(alive_B & is_stuck_B, NOTHING)
-        status_B = status_B.masked_fill(alive_B & _is_nan(subset, view), NAN)
-        before_B = state.status_R[batch.slot_B]
-        state.status_R[batch.slot_B] = torch.where(before_B < DONE, before_B, status_B)
+        status_B = status_B.masked_fill(alive_B & has_nan_B, NAN)
+        before_B = self.state.status_R[batch.slot_B]
+        self.state.status_R[batch.slot_B] = torch.where(before_B < DONE, before_B, status_B)
 
     def _rows(self, batch: Batch) -> _Rows:
         state = self.state
@@ -274,29 +294,32 @@ class Runner:
             raise ValueError(
                 "the planner's `looks_at` says block, and it asks for the whole completion; let it say row"
             )
-        state, length = self.state, batch.shape.length
-        index_C = torch.arange(length, device=start_B.device)
-        if batch.start_B is not None:
+        if batch.shape.is_window:
+            fresh_BC, covered_BC = self._confidence_of_windows(batch, rows, canvas, start_B)
+        else:
             if readout is None:
                 hidden_ND = canvas.hidden_XTD.flatten(0, 1)
                 place_BC = self._completions(batch, rows).clamp_max(len(hidden_ND) - 1)
                 is_row = self.sight == "row"
                 readout = self._readout(hidden_ND[place_BC] if is_row else canvas.hidden_XTD)
-            fresh_BC = readout.confidence()
+            fresh_BC, covered_BC = readout.confidence(), rows.inside_BC
             if self.cache is None:
-                return fresh_BC.masked_fill(~rows.inside_BC, 0.0)  # what stands there is another row's
-            covered_BC = rows.inside_BC
-        else:
-            width = batch.shape.num_tokens
-            offset_BC = index_C - start_B[:, None] + self.lookback
-            window_BQ = self._readout(canvas.hidden_XTD).confidence()
-            fresh_BC = window_BQ.gather(1, offset_BC.clamp(0, width - 1))
-            end_B1 = self._window_end(batch, rows, start_B)[:, None]
-            covered_BC = (offset_BC >= self.lookback) & (offset_BC < width) & (index_C < end_B1)
-        kept_BC = state.confidence_RC[batch.slot_B, :length]
+                return fresh_BC.masked_fill(~covered_BC, 0.0)  # what stands there is another row's
+        kept_BC = self.state.confidence_RC[batch.slot_B, : batch.shape.length]
         confidence_BC = torch.where(covered_BC, fresh_BC, kept_BC)
-        state.confidence_RC[batch.slot_B, :length] = confidence_BC
+        self.state.confidence_RC[batch.slot_B, : batch.shape.length] = confidence_BC
         return confidence_BC
+
+    def _confidence_of_windows(
+        self, batch: Batch, rows: _Rows, canvas: Canvas, start_B: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """(B, C), and where it says something."""
+        width, index_C = batch.shape.num_tokens, torch.arange(batch.shape.length, device=start_B.device)
+        offset_BC = index_C - start_B[:, None] + self.lookback
+        window_BQ = self._readout(canvas.hidden_XTD).confidence()
+        end_B1 = self._window_end(batch, rows, start_B)[:, None]
+        covered_BC = (offset_BC >= self.lookback) & (offset_BC < width) & (index_C < end_B1)
+        return window_BQ.gather(1, offset_BC.clamp(0, width - 1)), covered_BC
 
 
 def _whole_rows(batch: Batch) -> Layout:
