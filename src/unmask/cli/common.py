@@ -127,8 +127,8 @@ def check_writable(path: Path | None, inputs: Iterable[Path] = ()) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         is_new = not os.path.lexists(path)
         path.open("a").close()
-        if is_new:
-            path.unlink(missing_ok=True)  # other processes of a launch try it too
+        if is_new and path.is_file() and not path.stat().st_size:  # other processes of a launch try it, too
+            path.unlink(missing_ok=True)
 
 
 def end(value: Any) -> None:
