@@ -8,15 +8,23 @@ G whole rows, N windows, B = G + N, T = prompt + L tokens of a row, Q columns of
 """
 
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
 
 from unmask.decode.readout import HeadReadout
-from unmask.layers import attention
+from unmask.layers import Padded, attention
 from unmask.models.transformer import Transformer
 from unmask.planners import features
 from unmask.planners.base import Canvas, View, without_mask
+
+
+def state_of(tokens_BT: Tensor, masked_BL: Tensor, mask_id: int) -> Tensor:
+    """(B, T) prompts and completions as they were where `masked_BL` positions were still masked."""
+    length = masked_BL.shape[1]
+    completion_BL = torch.where(masked_BL, mask_id, tokens_BT[:, -length:])
+    return torch.cat([tokens_BT[:, :-length], completion_BL], dim=1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,10 +113,10 @@ class CachedSteps:
         columns = lookback + int((end_N1 - start_N1).max())
         raw_NQ = width - length + start_N1 - lookback + torch.arange(columns, device=device)
         column_NQ, is_inside_NQ = raw_NQ.clamp_max(width - 1), raw_NQ < width - length + end_N1
-        now_NT = self._state(self.tokens_GT[self.row_of_N], self.now_NL)
-        place_GT = (self.is_token_GT.long().cumsum(-1) - 1).clamp_min(0)
+        now_NT = state_of(self.tokens_GT[self.row_of_N], self.now_NL, self.mask_id)
+        place_GT = Padded.of(self.is_token_GT, (num_rows, width), device).positions_XT
         places = place_GT, place_GT[self.row_of_N].gather(1, column_NQ)
-        tokens = self._state(self.tokens_GT, self.then_GL), now_NT.gather(1, column_NQ)
+        tokens = state_of(self.tokens_GT, self.then_GL, self.mask_id), now_NT.gather(1, column_NQ)
         positions_1X, tokens_1X = (
             torch.cat([each.flatten() for each in pair])[None] for pair in (places, tokens)
         )
@@ -135,18 +143,6 @@ class CachedSteps:
             size_B=torch.cat([size_G, size_G[self.row_of_N]]),
         )
 
-        def confidence() -> Tensor:
-            """(B, L): outside a window, what the whole row said."""
-            confidence_X = features.confidence(without_mask(denoiser.head(hidden_1XD[0]), self.mask_id))
-            of_rows_X, of_windows_X = confidence_X[: num_rows * width], confidence_X[num_rows * width :]
-            then_GL = of_rows_X.view(num_rows, width)[:, width - length :]
-            offset_NL = torch.arange(length, device=device) - start_N1
-            now_NL = of_windows_X.view(-1, columns)[:, lookback:].gather(
-                1, offset_NL.clamp(0, columns - lookback - 1)
-            )
-            is_window_NL = (offset_NL >= 0) & (offset_NL < end_N1 - start_N1)
-            return torch.cat([then_GL, torch.where(is_window_NL, now_NL, then_GL[self.row_of_N])])
-
         return View(
             readout=HeadReadout(denoiser.head, canvas.hidden_at_shown(), self.mask_id, position_BK.numel()),
             open_BL=masked_BL.gather(1, position_BK),
@@ -154,11 +150,20 @@ class CachedSteps:
             step_B=torch.cat([self.seen_G, self.step_N]),
             masked_BC=masked_BL,
             length_B=torch.full_like(index_B, length),
-            confidence_BC=confidence,
+            confidence_BC=partial(self._confidence, denoiser, hidden_1XD, start_N1, end_N1),
             canvas=canvas,
         )
 
-    def _state(self, tokens_BT: Tensor, masked_BL: Tensor) -> Tensor:
-        length = masked_BL.shape[1]
-        completion_BL = torch.where(masked_BL, self.mask_id, tokens_BT[:, -length:])
-        return torch.cat([tokens_BT[:, :-length], completion_BL], dim=1)
+    def _confidence(
+        self, denoiser: Transformer, hidden_1XD: Tensor, start_N1: Tensor, end_N1: Tensor
+    ) -> Tensor:
+        """(B, L): outside a window, what its whole row said."""
+        (num_rows, width), length = self.tokens_GT.shape, self.now_NL.shape[1]
+        confidence_X = features.confidence(without_mask(denoiser.head(hidden_1XD[0]), self.mask_id))
+        then_GT = confidence_X[: num_rows * width].view(num_rows, width)
+        now_NQ = confidence_X[num_rows * width :].view(len(start_N1), -1)[:, int(denoiser.config.shift) :]
+        then_GL = then_GT[:, width - length :]
+        offset_NL = torch.arange(length, device=start_N1.device) - start_N1
+        now_NL = now_NQ.gather(1, offset_NL.clamp(0, now_NQ.shape[1] - 1))
+        is_window_NL = (offset_NL >= 0) & (offset_NL < end_N1 - start_N1)
+        return torch.cat([then_GL, torch.where(is_window_NL, now_NL, then_GL[self.row_of_N])])

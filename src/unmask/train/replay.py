@@ -18,7 +18,7 @@ from unmask.decode.sampling import token_log_prob
 from unmask.models.base import Denoiser
 from unmask.models.transformer import Transformer
 from unmask.planners.base import Planner, View, make_view, sight_of, view_of_confidence
-from unmask.train.cached_replay import CachedSteps
+from unmask.train.cached_replay import CachedSteps, state_of
 from unmask.trajectory import Trajectory
 
 
@@ -158,17 +158,15 @@ class Replay:
         return steps.view(denoiser), torch.cat([row_G, row_N])
 
     def _whole_view(self, denoiser: Denoiser, masked_NL: Tensor, row_N: Tensor, step_N: Tensor) -> View:
-        tokens_NT, length = self.tokens_BT[row_N], masked_NL.shape[1]
+        tokens_NT = state_of(self.tokens_BT[row_N], masked_NL, self.mask_id)
         mask_NT = None if self.attention_mask_BT is None else self.attention_mask_BT[row_N]
-        completion_NL = torch.where(masked_NL, self.mask_id, tokens_NT[:, -length:])
-        tokens_NT = torch.cat([tokens_NT[:, :-length], completion_NL], dim=-1)
         logits_NTV, hidden_NTD = denoiser(tokens_NT, mask_NT)
         return make_view(
             logits_NTV,
             hidden_NTD,
             tokens_NT,
             mask_NT,
-            length=length,
+            length=masked_NL.shape[1],
             block_length=self.block_length,
             step_B=step_N,
             mask_id=self.mask_id,
