@@ -28,6 +28,7 @@ from unmask.eval.published import FAST_DLLM, load_published
 from unmask.eval.timing import hardware, measure_limits
 from unmask.eval.ways import Way, Workload, engine, published, random_prompts, reference
 from unmask.models.transformer import Transformer
+from unmask.planners.load import parse_planner
 
 
 def main(arguments: list[str] | None = None) -> dict[str, Any]:
@@ -87,13 +88,15 @@ class Scenario:
     about: str
     rows: int
     against: str
-    """Whose schedule, and whose code where there is a clone: dultra, or fast-dllm. A head is dUltra's;
-    a policy is the bundled one, and its schedule depends on the weights."""
+    """Whose schedule, and whose code where there is a clone: dultra, or fast-dllm. A head is dUltra's."""
     draws: bool = False
     """Positions and tokens are drawn, and log-probabilities kept."""
     mixed: bool = False
     """Prompts of many lengths."""
     caches: tuple[str, ...] = ("none",)
+    planner: str = ""
+    """Named as in `unmask eval`, where it is not that of the published code. The bundled policy's schedule
+    depends on the weights."""
 
 
 SCENARIOS = {
@@ -104,7 +107,12 @@ SCENARIOS = {
     "rollout-mixed": Scenario("the same, prompts of 1/5 to twice the length", 12, "dultra", True, mixed=True),
     "fast-dllm-1": Scenario("top-k as Fast-dLLM", 1, "fast-dllm", caches=tuple(FAST_DLLM)),
     "cached-12": Scenario("top-k with caches", 12, "", caches=("none", "dual")),
-    "policy-1": Scenario("a policy on confidences, T = 0", 1, "policy"),
+    "entropy-1": Scenario("lowest entropy, T = 0", 1, "", planner="entropy(4)"),
+    "margin-1": Scenario("largest margin, T = 0", 1, "", planner="margin(4)"),
+    "policy-1": Scenario("a policy, T = 0", 1, "", planner="bundled/policy(mode=threshold)"),
+    "plackett-luce-1": Scenario(
+        "rollouts of a policy, T = 0.1", 1, "", draws=True, planner="bundled/policy(law=plackett_luce)"
+    ),
     "learned-1": Scenario("a dUltra head with caches, T = 0", 1, "head", caches=("none", "prefix", "dual")),
     "learned-12": Scenario("a dUltra head with caches, T = 0", 12, "head", caches=("none", "dual")),
 }
@@ -121,9 +129,8 @@ def job_of(scenario: Scenario, net: Transformer, options: argparse.Namespace) ->
     if scenario.against in ("dultra", "head"):
         mode = "sample" if scenario.draws else "top_k"
         planner = random_planner(net, options.probability).tuned(mode=mode)
-    elif scenario.against == "policy":
-        policy = unmask.load_planner("bundled/policy", device=options.device)
-        planner = policy.to(dtype=net.embed.weight.dtype).tuned(mode="threshold")
+    elif scenario.planner:
+        planner = parse_planner(scenario.planner, device=options.device, dtype=net.embed.weight.dtype)
     else:
         planner = unmask.planner("top_k", k=options.tokens_per_step)
     return Workload(
