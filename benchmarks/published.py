@@ -97,6 +97,8 @@ class Scenario:
     planner: str = ""
     """Named as in `unmask eval`, where it is not that of the published code. The bundled policy's schedule
     depends on the weights."""
+    law: str = "fallback"
+    """Of the sets that a head draws; dUltra's by default."""
 
 
 SCENARIOS = {
@@ -107,11 +109,23 @@ SCENARIOS = {
     "rollout-mixed": Scenario("the same, prompts of 1/5 to twice the length", 12, "dultra", True, mixed=True),
     "fast-dllm-1": Scenario("top-k as Fast-dLLM", 1, "fast-dllm", caches=tuple(FAST_DLLM)),
     "cached-12": Scenario("top-k with caches", 12, "", caches=("none", "dual")),
-    "entropy-1": Scenario("lowest entropy, T = 0", 1, "", planner="entropy(4)"),
+    "random-1": Scenario("any positions, T = 0", 1, "", planner="random(4)"),
+    "left-to-right-1": Scenario("the leftmost positions, T = 0", 1, "", planner="left_to_right(4)"),
     "margin-1": Scenario("largest margin, T = 0", 1, "", planner="margin(4)"),
+    "entropy-1": Scenario("lowest entropy, T = 0", 1, "", planner="entropy(4)"),
+    "threshold-1": Scenario("a block at once, T = 0", 1, "", planner="threshold(1e-9)"),
+    "factor-1": Scenario("7 tokens a step, T = 0", 1, "", planner="factor(8)"),
+    "entropy-bound-1": Scenario("4 tokens a step, T = 0", 1, "", planner="entropy_bound(40)"),
+    "schedule-1": Scenario("64 steps as Dream, T = 0", 1, "", planner="schedule(64)"),
     "policy-1": Scenario("a policy, T = 0", 1, "", planner="bundled/policy(mode=threshold)"),
+    "policy-rollout-1": Scenario(
+        "rollouts of a policy, T = 0.1", 1, "", draws=True, planner="bundled/policy(mode=sample)"
+    ),
     "plackett-luce-1": Scenario(
-        "rollouts of a policy, T = 0.1", 1, "", draws=True, planner="bundled/policy(law=plackett_luce)"
+        "rollouts of a policy, T = 0.1", 1, "", draws=True, planner="bundled/policy(law=plackett_luce, mode=sample)"
+    ),
+    "plackett-luce-head-1": Scenario(
+        "rollouts of a dUltra head, T = 0.1", 1, "head", draws=True, law="plackett_luce"
     ),
     "learned-1": Scenario("a dUltra head with caches, T = 0", 1, "head", caches=("none", "prefix", "dual")),
     "learned-12": Scenario("a dUltra head with caches, T = 0", 12, "head", caches=("none", "dual")),
@@ -128,7 +142,7 @@ def job_of(scenario: Scenario, net: Transformer, options: argparse.Namespace) ->
         shortest, longest = options.prompt // 5, options.prompt * 2
     if scenario.against in ("dultra", "head"):
         mode = "sample" if scenario.draws else "top_k"
-        planner = random_planner(net, options.probability).tuned(mode=mode)
+        planner = random_planner(net, options.probability).tuned(mode=mode, law=scenario.law)
     elif scenario.planner:
         planner = parse_planner(scenario.planner, device=options.device, dtype=net.embed.weight.dtype)
     else:

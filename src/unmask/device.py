@@ -1,8 +1,10 @@
 """Devices and dtypes by name, found out to be there before any work is done."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import torch
+from torch import Tensor
 
 Device = str | torch.device
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
@@ -23,6 +25,12 @@ def present_device(device: Any) -> torch.device:
     if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
         raise ValueError(f"device {str(found)!r} is not available here; use cpu")
     return found
+
+
+def send(numbers: Tensor | Sequence[Any], device: torch.device) -> Tensor:
+    """What the host has, as a tensor on a device; the host does not wait for it."""
+    here = torch.as_tensor(numbers)
+    return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
 
 
 def is_out_of_memory(error: BaseException) -> bool:

@@ -1,5 +1,7 @@
 """The engine on a GPU gives what the reference loop gives there, and the kernel what PyTorch gives."""
 
+import copy
+import warnings
 from typing import Any
 
 import pytest
@@ -66,6 +68,34 @@ def test_it_decodes_as_the_reference_loop_does(name: str, graphs: bool, temperat
     finally:
         if isinstance(planner, torch.nn.Module):
             planner.cpu()
+
+
+@pytest.mark.parametrize("name", PLANNERS)
+@pytest.mark.parametrize("graphs", [False, True])
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_the_host_waits_once_a_step(name: str, graphs: bool, cache: Any) -> None:
+    """Also where rows finish and others take their places."""
+    net, planner = tiny_net().cuda(), copy.deepcopy(PLANNERS[name])
+    if isinstance(planner, torch.nn.Module):
+        planner.cuda()
+    served = Engine(net, planner, EngineSettings(max_rows=3, graphs=graphs, cache=cache))
+    settings: dict[str, Any] = {"temperature": 1.0, "stop_at_eos": True, "record_log_probs": True}
+    for _ in range(3):  # makes room and captures
+        served.decode(PROMPTS * 2, **SHARED, **settings)
+    for prompt in PROMPTS * 2:
+        served.submit(prompt, **SHARED, **settings)
+    waits = []
+    while served.num_unfinished:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            torch.cuda.set_sync_debug_mode("warn")
+            try:
+                served.step()
+            finally:
+                torch.cuda.set_sync_debug_mode("default")
+        waits.append(sum("called a synchronizing" in str(each.message) for each in caught))
+    assert len(waits) > 3
+    assert set(waits) == {1}
 
 
 def test_half_precision_rows_end_to_end_get_what_they_get_alone() -> None:

@@ -8,6 +8,7 @@ import torch
 from tests.decode.test_engine import SHARED, TOP_K, by_id, engine, trajectory
 from tests.decode.test_loop import PROMPTS, assert_same, decode
 from unmask.decode.batches import windows
+from unmask.decode.engine import FEW
 from unmask.decode.state import Request
 
 
@@ -59,6 +60,22 @@ def test_a_cache_shrinks_once_the_long_rows_are_gone() -> None:
     for row, other in zip(served.decode(PROMPTS[:3], **SHARED), short, strict=True):
         assert_same(row, other)
     assert served._cache.width == small
+
+
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_slots_are_there_for_the_rows_that_come_and_not_for_all_that_might(cache: Any) -> None:
+    served = engine(cache=cache, max_rows=10**6)
+    first = served.submit(PROMPTS[0], seed=3, temperature=1.0, **SHARED)
+    finished = served.step()
+    assert served._state is not None
+    assert len(served._state.stops_R) == 1 + FEW
+    numbers = [served.submit(PROMPTS[1], seed=seed, temperature=1.0, **SHARED) for seed in range(FEW)]
+    found = by_id(finished + list(served.run()))
+    assert len(served._state.stops_R) == 1 + 2 * FEW
+    alone = engine(cache=cache)
+    for number, prompt, seed in [(first, PROMPTS[0], 3), (numbers[-1], PROMPTS[1], FEW - 1)]:
+        wanted = alone.decode([prompt], seed=seed, temperature=1.0, **SHARED)[0]
+        assert_same(trajectory(found[number]), wanted)
 
 
 @pytest.mark.parametrize(("sizes", "seen"), [((20, 40), 64), ((100, 200), 256), ((1000, 1001), 1024)])

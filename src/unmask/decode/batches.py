@@ -8,6 +8,7 @@ from torch import Tensor
 
 from unmask.decode.runner import Batch, Shape
 from unmask.decode.state import SPARE, Request
+from unmask.device import send
 
 
 def whole_rows(
@@ -37,7 +38,7 @@ def whole_rows(
         sizes += sizes[:1] * missing
     padded_slots = [*slots, *[SPARE] * missing]
     num_rows, num_tokens = len(sizes), sum(sizes)
-    slot_B, size_B = torch.tensor([padded_slots, sizes], device=device)
+    slot_B, size_B = send([padded_slots, sizes], device)
     start_B = size_B.cumsum(0) - size_B
     row_N = torch.arange(num_rows, device=device).repeat_interleave(size_B, output_size=num_tokens)
     column_N = torch.arange(num_tokens, device=device) - start_B[row_N]
@@ -80,7 +81,7 @@ def windows(
     They see as many columns as the longest of the rows, up to a power of two; `width` is what a cache holds.
     """
     padded_slots = [*slots, *[SPARE] * (_round_up(len(slots), 16) - len(slots) if fixed else 0)]
-    slot_B = torch.tensor(padded_slots, device=device)
+    slot_B = send(padded_slots, device)
     longest = max(request.size for request in requests)
     longest = min(width, max(64, 1 << (longest - 1).bit_length()))  # few shapes, also where rows come and go
     shape = _shape(requests, len(padded_slots), columns, True, False, longest)

@@ -28,6 +28,8 @@ __all__ = ["Engine", "EngineSettings", "Finished"]
 
 PATIENCE = 8
 """Out of memory, half as many rows run together; twice as many again after this many times them finished."""
+FEW = 64
+"""Slots for so many rows are there from the beginning; if more run together, they double."""
 WASTE = 4
 """A cache this many times as wide as the rows that come is made anew, smaller, once nothing runs."""
 
@@ -251,49 +253,54 @@ class Engine:
         self._state.admit(slots, requests, self.denoiser.mask_id)
 
     def _reserve(self, requests: Sequence[Request], most: int) -> None:
-        """Have room for new rows; those that run stay as they are."""
-        settings, sees = self.settings, sight_of(self.planner) == "confidence"
+        """Have room for new rows, up to `most` together; those that run stay as they are."""
+        settings = self.settings
+        slots = 1 + max(running.slot for running in self._running.values())
+        most = min(most, max(FEW, 1 << (slots - 1).bit_length()))
         is_idle = len(self._running) == len(requests)  # nobody needs what the cache holds
-        needed = room_for([*requests, *self._waiting.all()], sees)[0] if self._cache and is_idle else 0
+        needed = room_for([*requests, *self._waiting.all()])[0] if self._cache and is_idle else 0
         if self._cache and needed and self._cache.width >= WASTE * needed:
             self._state = self._cache = self._runner = None
         state = self._state
-        if state is None or not state.holds(most, *room_for(requests, sees)):
-            width, length, seen = room_for([*requests, *self._waiting.all()], sees)
+        if state is None or not state.holds(most, *room_for(requests)):
+            width, length = room_for([*requests, *self._waiting.all()])
             width = -(-width // 64) * 64
             if state is None:
-                state = State.empty(most, width, length, self.denoiser.device, seen)
+                state = State.empty(most, width, length, self.denoiser.device)
             else:
-                state = state.grown(most, width, length, seen)
+                state = state.grown(most, width, length)
             if settings.cache != "none" and self._cache is None:
                 self._cache = KeyValueCache(settings.graphs)
             runner = Runner(self.denoiser, self.planner, state, self._cache, settings.max_logits)
             self._runner = GraphedRunner(runner) if settings.graphs else runner
             self._state = state
             self._batches.clear()
-        if self._cache is not None:
-            slots = 1 + max(running.slot for running in self._running.values())
-            if self._cache.reserve(slots, most + 1, state.width) and isinstance(self._runner, GraphedRunner):
-                self._runner.forget()
+        is_new = self._cache is not None and self._cache.reserve(slots, most + 1, state.width)
+        if is_new and isinstance(self._runner, GraphedRunner):
+            self._runner.forget()
 
     def _advance(self) -> None:
         """One step of every running row: rows that must be seen whole together, windows together."""
         state, runner, settings = self._state, self._runner, self.settings
         assert state is not None
         assert runner is not None
+        sees = sight_of(self.planner) == "confidence"
+        records = sees and any(running.request.record_log_probs for running in self._running.values())
+        num_steps = 1 if records else settings.steps_per_sync  # the host keeps what a policy saw
         whole = [each for each in self._running.values() if each.needs_whole]
         cached = [each for each in self._running.values() if not each.needs_whole]
         for group in (whole, cached):
             if group:
                 batch = self._batch(group)
-                for _ in range(settings.steps_per_sync):
+                for _ in range(num_steps):
                     runner.step(batch)
-                self.calls["window" if batch.shape.is_window else "whole"] += settings.steps_per_sync
-        status_R = state.status_R.tolist()  # where the host waits for the device
+                self.calls["window" if batch.shape.is_window else "whole"] += num_steps
+        status_R = state.look(1 + max(running.slot for running in self._running.values()))
+        seen_RC = state.on_host.confidence_RC.clone() if records else None
         done = []
         for running in list(self._running.values()):
             status = status_R[running.slot]
-            running.advance(status, self._cache is not None, settings.refresh_every)
+            running.advance(status, self._cache is not None, settings.refresh_every, seen_RC)
             if status in FAILURES:
                 if self._cache is not None:
                     self._cache.clear(running.slot)
@@ -325,15 +332,12 @@ class Engine:
 
     def _harvest(self, done: Sequence[Running]) -> None:
         assert self._state is not None
-        rows = self._state.harvest(
-            [running.slot for running in done],
-            [running.request for running in done],
-            self.denoiser.mask_id,
-            self.settings.cache,
-            [running.seen_whole for running in done],
-        )
-        pairs = zip(done, rows, strict=True)
-        self._release(done, [Finished(running.request.id, row) for running, row in pairs])
+        cache, mask_id = self.settings.cache, self.denoiser.mask_id
+        reports = []
+        for running in done:
+            row = self._state.harvest(running.slot, running.request, mask_id, **running.known(cache))
+            reports.append(Finished(running.request.id, row))
+        self._release(done, reports)
         if self._room is not None:
             self._since_retreat += len(done)
             if self._since_retreat >= PATIENCE * self._room:

@@ -30,7 +30,8 @@ class EngineSettings:
     """Capture steps as CUDA graphs, one for each shape; steps are padded to few shapes. After 64 of them
     steps of other shapes run as they would without."""
     steps_per_sync: int = 1
-    """Without a cache: steps queued before the host looks who has finished. Rows that finish early idle."""
+    """Without a cache: steps queued before the host looks who has finished. Rows that finish early idle.
+    It looks after each where what a policy saw is recorded, see `Trajectory.confidence`."""
     max_logits: int = 2**26
     """Float32 logits held at a time, in elements (256 MiB)."""
 

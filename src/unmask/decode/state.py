@@ -1,11 +1,13 @@
-"""The rows of the engine on the device, one slot each. R slots, W columns, C completion positions."""
+"""The rows of the engine, one slot each. R slots, N bytes of a slot, W columns, C completion positions."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from unmask.device import send
 from unmask.trajectory import Trajectory
 
 DONE, NAN, NOTHING = -1, -2, -3
@@ -13,6 +15,7 @@ FAILURES = {
     NAN: "the model or the planner returned NaN",
     NOTHING: "the planner chose no position, or its scores are NaN",
 }
+HOST = torch.device("cpu")
 SPARE = 0
 """The slot that stays empty: it fills up batches of fixed shape."""
 
@@ -37,138 +40,143 @@ class Request:
         return len(self.prompt) + self.length
 
 
-@dataclass(slots=True)
-class State:
-    """Tensors of all slots. The last column of each takes what must not be written anywhere."""
+@dataclass(frozen=True, slots=True)
+class Slots:
+    """All that the host reads: views of one piece of memory, so that it comes by one transfer.
 
-    tokens_RW: Tensor
-    unmask_step_RC: Tensor
-    planner_log_prob_RC: Tensor
-    """By step; as `token_log_prob_RC`."""
-    token_log_prob_RC: Tensor
-    confidence_RC: Tensor
-    """As last computed: what a cached step knows of positions outside its window."""
-    seen_RSC: Tensor | None
-    """Confidences that the planner saw, by step; None where they are not recorded."""
+    The last column of each takes what must not be written anywhere.
+    """
+
+    memory_RN: Tensor
+    """uint8: the fields below of a slot, one behind the other."""
     status_R: Tensor
     """int64: the first masked position, DONE or one of FAILURES."""
+    tokens_RW: Tensor
+    """int64"""
+    planner_log_prob_RC: Tensor
+    """float32, by step; as `token_log_prob_RC`."""
+    token_log_prob_RC: Tensor
+    confidence_RC: Tensor
+    """float32, as last computed: what a cached step knows of positions outside its window, and what a policy
+    saw where that is recorded."""
+    unmask_step_RC: Tensor
+    """int16"""
+
+    @staticmethod
+    def empty(num_slots: int, width: int, length: int, device: torch.device, pinned: bool = False) -> "Slots":
+        """All zero; `pinned` is memory of the host that a GPU copies to at its full speed."""
+        columns, places = width + 1, length + 1
+        kinds = (torch.int64, torch.int64, *[torch.float32] * 3, torch.int16)
+        counts = (1, columns, places, places, places, places)
+        sizes = [kind.itemsize * count for kind, count in zip(kinds, counts, strict=True)]
+        shape = (num_slots, -(-sum(sizes) // 8) * 8)  # a view of wider numbers has to begin where one does
+        memory_RN = torch.zeros(shape, dtype=torch.uint8, device=device, pin_memory=pinned)
+        bytes_of = memory_RN[:, : sum(sizes)].split(sizes, dim=1)
+        status_R1, *others = (part.view(kind) for part, kind in zip(bytes_of, kinds, strict=True))
+        return Slots(memory_RN, status_R1[:, 0], *others)
+
+
+@dataclass(slots=True)
+class State:
+    """Tensors of all slots on the device, last columns as in `Slots`, and what the host knows of them."""
+
+    slots: Slots
+    on_host: Slots
+    """As last looked at; the very same where the device is a CPU."""
     numbers_R5: Tensor
     """int64: prompt length, completion length, block length, step, row seed."""
     temperature_R: Tensor
     stops_R: Tensor
 
     @staticmethod
-    def empty(num_slots: int, width: int, length: int, device: torch.device, seen: bool = False) -> "State":
+    def empty(num_slots: int, width: int, length: int, device: torch.device) -> "State":
         """All slots free, from 1 on, and the spare one."""
-        slots, columns = num_slots + 1, length + 1
-        floats = torch.zeros(slots, columns, device=device)
-        numbers = torch.tensor([1, 0, 1, 0, 0], device=device).repeat(slots, 1)
+        count = num_slots + 1
+        slots = Slots.empty(count, width, length, device)
+        slots.status_R.fill_(DONE)
+        slots.unmask_step_RC.fill_(-1)
+        numbers_R5 = torch.zeros(count, 5, dtype=torch.int64, device=device)
+        numbers_R5[:, 0:3:2] = 1
         return State(
-            tokens_RW=torch.zeros(slots, width + 1, dtype=torch.int64, device=device),
-            unmask_step_RC=torch.full((slots, columns), -1, dtype=torch.int16, device=device),
-            planner_log_prob_RC=floats,
-            token_log_prob_RC=floats.clone(),
-            confidence_RC=floats.clone(),
-            seen_RSC=torch.zeros(slots, columns, length, device=device) if seen else None,
-            status_R=torch.full((slots,), DONE, device=device),
-            numbers_R5=numbers,
-            temperature_R=torch.zeros(slots, device=device),
-            stops_R=torch.zeros(slots, dtype=torch.bool, device=device),
+            slots=slots,
+            on_host=Slots.empty(count, width, length, HOST, pinned=True) if device.type == "cuda" else slots,
+            numbers_R5=numbers_R5,
+            temperature_R=torch.zeros(count, device=device),
+            stops_R=torch.zeros(count, dtype=torch.bool, device=device),
         )
 
-    def grown(self, num_slots: int, width: int, length: int, seen: bool) -> "State":
+    def grown(self, num_slots: int, width: int, length: int) -> "State":
         """A state at least as large, with the same rows; spare columns may hold anything."""
-        num_slots = max(num_slots, len(self.status_R) - 1)
+        num_slots = max(num_slots, len(self.stops_R) - 1)
         width, length = max(width, self.width), max(length, self.length)
-        seen = seen or self.seen_RSC is not None
-        other = State.empty(num_slots, width, length, self.tokens_RW.device, seen)
-        for field in fields(self):
-            old, new = getattr(self, field.name), getattr(other, field.name)
-            if old is not None:
-                new[tuple(slice(size) for size in old.shape)] = old
+        other = State.empty(num_slots, width, length, self.stops_R.device)
+        for old, new in zip(self._tensors(), other._tensors(), strict=True):
+            new[tuple(slice(size) for size in old.shape)] = old
         return other
+
+    def _tensors(self) -> list[Tensor]:
+        """All on the device, each once."""
+        of_slots = [getattr(self.slots, each.name) for each in fields(Slots) if each.name != "memory_RN"]
+        others = [each.name for each in fields(self) if each.name not in ("slots", "on_host")]
+        return of_slots + [getattr(self, name) for name in others]
 
     @property
     def width(self) -> int:
-        return self.tokens_RW.shape[1] - 1
+        return self.slots.tokens_RW.shape[1] - 1
 
     @property
     def length(self) -> int:
-        return self.unmask_step_RC.shape[1] - 1
+        return self.slots.unmask_step_RC.shape[1] - 1
 
-    def holds(self, num_slots: int, width: int, length: int, seen: bool) -> bool:
+    def holds(self, num_slots: int, width: int, length: int) -> bool:
         """Whether as many slots are there beside the spare one, and rows of this size fit."""
-        fits = len(self.status_R) > num_slots and self.width >= width and self.length >= length
-        return fits and (self.seen_RSC is not None or not seen)
+        return len(self.stops_R) > num_slots and self.width >= width and self.length >= length
 
     def admit(self, slots: Sequence[int], requests: Sequence[Request], mask_id: int) -> None:
         """Lay out new rows: prompt, then masks."""
-        device = self.tokens_RW.device
-        slot_B = torch.tensor(slots, device=device)
-        tokens = torch.zeros(len(slots), self.tokens_RW.shape[1], dtype=torch.int64)
+        device, rows = self.stops_R.device, self.slots
+        slot_B = send(slots, device)
+        tokens = torch.zeros(len(slots), rows.tokens_RW.shape[1], dtype=torch.int64)
         for row, request in enumerate(requests):
             prompt = len(request.prompt)
             tokens[row, :prompt] = torch.tensor(request.prompt)
-            tokens[row, prompt : prompt + request.length] = mask_id
+            tokens[row, prompt : request.size] = mask_id
         numbers = [[len(r.prompt), r.length, r.block_length, 0, r.seed] for r in requests]
-        self.tokens_RW[slot_B] = tokens.to(device)
-        self.numbers_R5[slot_B] = torch.tensor(numbers, device=device)
-        self.temperature_R[slot_B] = torch.tensor([r.temperature for r in requests], device=device)
-        self.stops_R[slot_B] = torch.tensor([r.stop_at_eos for r in requests], device=device)
-        self.unmask_step_RC[slot_B] = -1
-        self.status_R[slot_B] = 0
-        for values in (self.planner_log_prob_RC, self.token_log_prob_RC, self.confidence_RC):
-            values[slot_B] = 0.0
+        rows.tokens_RW[slot_B] = send(tokens, device)
+        self.numbers_R5[slot_B] = send(numbers, device)
+        self.temperature_R[slot_B] = send([r.temperature for r in requests], device)
+        self.stops_R[slot_B] = send([r.stop_at_eos for r in requests], device)
+        rows.unmask_step_RC.index_fill_(0, slot_B, -1)
+        rows.status_R.index_fill_(0, slot_B, 0)
+        for values in (rows.planner_log_prob_RC, rows.token_log_prob_RC, rows.confidence_RC):
+            values.index_fill_(0, slot_B, 0.0)
 
     def free(self, slots: Sequence[int]) -> None:
         """Leave nothing to do in these slots."""
-        slot_B = torch.tensor(slots, device=self.tokens_RW.device)
+        slot_B = send(slots, self.stops_R.device)
         self.numbers_R5[slot_B] = self.numbers_R5[SPARE].clone()
-        self.status_R[slot_B] = DONE
+        self.slots.status_R.index_fill_(0, slot_B, DONE)
 
-    def harvest(
-        self,
-        slots: Sequence[int],
-        requests: Sequence[Request],
-        mask_id: int,
-        cache: str,
-        seen_whole: Sequence[Sequence[int]],
-    ) -> list[Trajectory]:
-        """The trajectories of finished rows, on the CPU; `seen_whole` of each, as there, under a cache."""
-        slot_B = torch.tensor(slots, device=self.tokens_RW.device)
-        log_probs: list[Tensor] = []
-        if any(request.record_log_probs for request in requests):
-            log_probs = [self.planner_log_prob_RC, self.token_log_prob_RC]
-            log_probs += [] if self.seen_RSC is None else [self.seen_RSC]
-        sources = [self.tokens_RW, *log_probs, self.unmask_step_RC]
-        tokens_BW, *log_probs, step_BC = _on_host([each[slot_B] for each in sources])
-        seen_BSC = log_probs.pop() if len(log_probs) > 2 else None
-        rows = []
-        for row, request in enumerate(requests):
-            prompt, unmask_step = len(request.prompt), step_BC[row, : request.length].clone()
-            nfe = int(unmask_step.max()) + 1
-            kept = [each[row, :nfe].clone() for each in log_probs] if request.record_log_probs else None
-            seen = None if seen_BSC is None or not kept else seen_BSC[row, :nfe, : request.length].clone()
-            rows.append(
-                Trajectory(
-                    prompt=tokens_BW[row, :prompt].clone(),
-                    tokens=tokens_BW[row, prompt : request.size].clone(),
-                    unmask_step=unmask_step,
-                    block_length=request.block_length,
-                    mask_id=mask_id,
-                    temperature=request.temperature,
-                    planner_log_prob=kept[0] if kept else None,
-                    token_log_prob=kept[1] if kept else None,
-                    confidence=seen,
-                    cache=cache,
-                    seen_whole=None if cache == "none" else torch.tensor(seen_whole[row], dtype=torch.int16),
-                )
-            )
-        return rows
+    def look(self, num_slots: int) -> list[int]:
+        """The status of the first slots. Here, and nowhere else in a step, the host waits for the device."""
+        if self.on_host is not self.slots:
+            self.on_host.memory_RN[:num_slots].copy_(self.slots.memory_RN[:num_slots])
+        status: list[int] = self.on_host.status_R[:num_slots].tolist()
+        return status
 
-
-def _on_host(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """The same on the CPU by one transfer, so that the host waits once. Wider types come first: all align."""
-    bytes_N = torch.cat([each.flatten().view(torch.uint8) for each in tensors]).cpu()
-    parts = bytes_N.split([each.numel() * each.element_size() for each in tensors])
-    return [part.view(each.dtype).view(each.shape) for part, each in zip(parts, tensors, strict=True)]
+    def harvest(self, slot: int, request: Request, mask_id: int, **known: Any) -> Trajectory:
+        """A row that was finished at the last look, on the CPU; `known` are fields that the host has."""
+        found, prompt, records = self.on_host, len(request.prompt), request.record_log_probs
+        unmask_step = found.unmask_step_RC[slot, : request.length].clone()
+        nfe = int(unmask_step.max()) + 1
+        return Trajectory(
+            prompt=found.tokens_RW[slot, :prompt].clone(),
+            tokens=found.tokens_RW[slot, prompt : request.size].clone(),
+            unmask_step=unmask_step,
+            block_length=request.block_length,
+            mask_id=mask_id,
+            temperature=request.temperature,
+            planner_log_prob=found.planner_log_prob_RC[slot, :nfe].clone() if records else None,
+            token_log_prob=found.token_log_prob_RC[slot, :nfe].clone() if records else None,
+            **known,
+        )
