@@ -8,7 +8,7 @@ from tests.models.tiny import tiny_net
 from unmask.decode.engine import EngineSettings
 from unmask.eval.bench import bench, least_seconds, print_report
 from unmask.eval.timing import Roofline, forward_flops, interleaved, weight_bytes
-from unmask.eval.ways import Work, Workload, engine, on_same_weights, random_prompts, reference
+from unmask.eval.ways import Way, Work, Workload, engine, on_same_weights, random_prompts, reference
 from unmask.models.base import Denoised
 from unmask.models.transformer import Transformer
 
@@ -51,9 +51,9 @@ def test_the_bare_forward_repeats_the_calls_of_the_reference_loop() -> None:
     of_loop, net.seen = net.seen, []
     bench(job, {"loop": way}, rounds=1)
     assert len(of_loop) == work.calls
-    # The loop runs three times (memory, states, round) before the bare forward.
+    # The loop runs three times (memory, states, round), and the bare forward warms up.
     of_forward = net.seen[-work.calls :]
-    assert len(net.seen) == 4 * work.calls
+    assert len(net.seen) == 5 * work.calls
     assert all(torch.equal(a, b) for a, b in zip(of_loop, of_forward, strict=True))
 
 
@@ -66,7 +66,7 @@ def test_ways_are_compared_with_the_first_one_and_by_their_nfe() -> None:
         work = reference(job)()
         return Work([2 * each for each in work.nfe], 2 * work.calls)
 
-    report = bench(job, {"once": reference(job), "twice": twice}, rounds=5)
+    report = bench(job, {"once": reference(job), "twice": Way(twice)}, rounds=5)
     once, both = report.timings
     assert once.nfe_of_rows == nfe
     assert once.full_nfe == sum(nfe)
@@ -128,7 +128,7 @@ def test_a_way_that_fails_is_reported_and_the_others_are_timed(capfd: pytest.Cap
     def broken() -> Work:
         raise KeyError("use_cache")
 
-    report = bench(job, {"theirs": broken, "ours": reference(job)}, rounds=1)
+    report = bench(job, {"theirs": Way(broken), "ours": reference(job)}, rounds=1)
     assert [each.name for each in report.timings] == ["ours"]
     assert report.timings[0].speedup == 1
     assert report.failed == {"theirs": "KeyError: 'use_cache'"}
@@ -136,7 +136,26 @@ def test_a_way_that_fails_is_reported_and_the_others_are_timed(capfd: pytest.Cap
     print_report(report)
     assert "failed: KeyError" in capfd.readouterr().out
     with pytest.raises(RuntimeError, match="no way of decoding worked"):
-        bench(job, {"theirs": broken}, rounds=1)
+        bench(job, {"theirs": Way(broken)}, rounds=1)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
+@pytest.mark.parametrize("is_learned", [True, False])
+def test_the_engine_is_compared_with_a_forward_that_is_run_as_it_runs(is_learned: bool) -> None:
+    net = tiny_net(num_layers=8).cuda()
+    planner = random_planner(net, 0.5) if is_learned else unmask.planner("top_k", k=1)
+    job = Workload(net, planner, random_prompts(net, 1, 9, 9), length=32, block_length=8)
+    ways = {
+        "loop": reference(job),
+        "graphs": engine(job, EngineSettings(graphs=True)),
+        "both": engine(job, EngineSettings(graphs=True, compile=True)),
+    }
+    loop, graphs, both = bench(job, ways, rounds=5).timings
+    assert graphs.forward_ms < 0.5 * loop.forward_ms  # a small net is all launches
+    assert both.forward_ms < 0.5 * loop.forward_ms
+    assert (graphs.planner_ms < 0.5 * loop.planner_ms) or not is_learned
+    assert graphs.overhead is not None
 
 
 def test_the_least_time_counts_whole_rows_windows_and_one_block_of_logits() -> None:

@@ -1,28 +1,24 @@
 """How fast ways of decoding are beside each other, beside the bare forward and beside the machine's limits.
 
 Every way decodes the same prompts; one round times each once, so that ratios are of neighbours in time.
-B rows, C completion positions, T = prompt + C.
 """
 
 import statistics
-import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
 from rich.console import Console
-from torch import Tensor, nn
+from torch import nn
 
-from unmask.decode.loop import DecodeError, check, decode, left_pad
+from unmask.decode.loop import DecodeError, check
+from unmask.eval.bare import BareCalls
 from unmask.eval.table import make_table, print_whole
-from unmask.eval.timing import Roofline, Run, forward_flops, interleaved, median_seconds, wait, weight_bytes
-from unmask.eval.ways import Way, Work, Workload
-from unmask.models.base import Denoiser
+from unmask.eval.timing import Roofline, Run, forward_flops, interleaved, median_seconds, weight_bytes
+from unmask.eval.ways import Means, Way, Work, Workload
 from unmask.models.transformer import Transformer
-from unmask.planners.base import Planner, Subset, View
-from unmask.trajectory import Trajectory
 
 COLUMNS = (
     "way",
@@ -67,8 +63,12 @@ class Timing:
     speedup_per_nfe: float
     """The same for `ms_per_nfe`: for where draws made different numbers of steps."""
     overhead: float | None
-    """Time beyond that of the bare forwards and planner nets, as a share of the forwards; where as many calls
-    were made as in the reference loop, none of them cached."""
+    """Time beyond that of the bare forwards and planner nets, as a share of the forwards, which are compiled
+    and captured where the way is; where as many calls were made as in the reference loop, none cached."""
+    forward_ms: float
+    """A bare forward, as this way runs it: the mean of all calls that the reference loop makes."""
+    planner_ms: float
+    """A learned planner's net alone, likewise."""
     share_of_limit: float | None
     """Least time that the machine needs for these NFE, over the time taken."""
     peak_gib: float | None
@@ -83,9 +83,9 @@ class BenchReport:
     failed: dict[str, str]
     """Ways that could not be taken, and why."""
     forward_ms: float
-    """The denoiser alone, a call: all calls of the reference loop, on its states."""
+    """A bare forward, neither compiled nor captured."""
     planner_ms: float
-    """A learned planner alone, a call of the reference loop."""
+    """A learned planner's net alone, likewise."""
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -118,33 +118,41 @@ def bench(
             failed[name] = f"{type(error).__name__}: {error}"
     if not peaks:
         raise DecodeError(f"no way of decoding worked; the first failed with {failed[next(iter(ways))]}")
-    trajectories = decode(job.denoiser, job.prompts, job.planner, **job.arguments())
-    states = list(_states(job, trajectories))
-    calls: dict[str, Callable[[], Any]] = {name: ways[name] for name in peaks}
-    calls["forward"] = lambda: _forwards(job.denoiser, states)
-    if job.is_learned:
-        calls["planner"] = lambda: _planner_seconds(job)
+    bare = BareCalls.of(job)
+    every_means = list(dict.fromkeys([Means(), *(ways[name].means for name in peaks)]))
+    calls: dict[Any, Callable[[], Any]] = {name: ways[name] for name in peaks}
+    for means in every_means:
+        calls["forward", means], calls["planner", means] = bare.forwards(means), bare.planners(means)
+        calls["forward", means]()  # warms up
+        calls["planner", means]()
     runs = interleaved(calls, rounds, device, warm_up=0)
-    bare = _Bare(
-        forward=median_seconds(runs["forward"]),
-        planner=statistics.median(run.result for run in runs["planner"]) if job.is_learned else 0.0,
-        calls=len(states),
-        nfe=sum(row.nfe for row in trajectories),
-    )
+    alone = {
+        means: _Bare(
+            forward=median_seconds(runs["forward", means]) / len(bare.states),
+            planner=median_seconds(runs["planner", means]) / len(bare.states),
+            calls=len(bare.states),
+            nfe=bare.nfe,
+        )
+        for means in every_means
+    }
     first = runs[next(iter(peaks))]
     return BenchReport(
-        timings=[_timing(job, name, runs[name], first, bare, peaks[name], limits) for name in peaks],
+        timings=[
+            _timing(job, name, runs[name], first, alone[ways[name].means], peaks[name], limits)
+            for name in peaks
+        ],
         failed=failed,
-        forward_ms=1e3 * bare.forward / len(states),
-        planner_ms=1e3 * bare.planner / len(states),
+        forward_ms=1e3 * alone[Means()].forward,
+        planner_ms=1e3 * alone[Means()].planner,
     )
 
 
 @dataclass(frozen=True, slots=True)
 class _Bare:
-    """Seconds of all calls that the reference loop makes."""
+    """What the reference loop calls, alone."""
 
     forward: float
+    """Seconds of a call, in the mean."""
     planner: float
     calls: int
     nfe: int
@@ -182,7 +190,11 @@ def _timing(
         planner_nfe=nfe * job.is_learned,
         speedup=statistics.median(base.seconds / run.seconds for base, run in pairs),
         speedup_per_nfe=statistics.median(_seconds_per_nfe(b) / _seconds_per_nfe(r) for b, r in pairs),
-        overhead=(seconds - bare.forward - bare.planner) / bare.forward if is_like_reference else None,
+        overhead=(seconds / calls - bare.forward - bare.planner) / bare.forward
+        if is_like_reference
+        else None,
+        forward_ms=1e3 * bare.forward,
+        planner_ms=1e3 * bare.planner,
         share_of_limit=None if least is None else least / median_seconds(runs[:1]),
         peak_gib=peak_gib,
     )
@@ -224,62 +236,6 @@ def _peak_gib(job: Workload, way: Way) -> float | None:
     return most / 2**30
 
 
-State = tuple[Tensor, Tensor | None]
-
-
-def _states(job: Workload, trajectories: Sequence[Trajectory]) -> Iterator[State]:
-    """What the reference loop gave the denoiser, call by call."""
-    tokens_BT, mask_BT = left_pad(job.prompts, job.length, job.denoiser.mask_id, job.denoiser.pad_id)
-    tokens_BT = tokens_BT.to(job.denoiser.device)
-    mask_BT = None if mask_BT is None else mask_BT.to(job.denoiser.device)
-    for step in range(max(row.nfe for row in trajectories)):
-        rows = [index for index, row in enumerate(trajectories) if row.nfe > step]
-        state_BT = tokens_BT[rows]
-        completion_BC = torch.stack([trajectories[index].state_at(step) for index in rows])
-        state_BT[:, -job.length :] = completion_BC.to(state_BT.device)
-        yield state_BT, None if mask_BT is None else mask_BT[rows]
-
-
-@torch.no_grad()
-def _forwards(denoiser: Denoiser, states: Sequence[State]) -> None:
-    for tokens_BT, mask_BT in states:
-        denoiser(tokens_BT, mask_BT)
-
-
-def _planner_seconds(job: Workload) -> float:
-    """Of the planner's net alone, in a decode by the reference loop."""
-    clock = _PlannerClock(job.planner, job.denoiser.device)
-    decode(job.denoiser, job.prompts, clock, **job.arguments())
-    return clock.seconds()
-
-
-class _PlannerClock:
-    """A planner that adds up the time its net takes; on a GPU without waiting for it."""
-
-    def __init__(self, planner: Planner, device: torch.device) -> None:
-        self.planner, self.device = planner, device
-        self._marks: list[tuple[Any, Any]] = []
-
-    def __call__(self, view: View) -> Subset:
-        begin = self._mark()
-        subset = self.planner(view)
-        self._marks.append((begin, self._mark()))
-        return subset
-
-    def _mark(self) -> Any:
-        if self.device.type != "cuda":
-            return time.perf_counter()
-        event = torch.cuda.Event(enable_timing=True)
-        event.record()
-        return event
-
-    def seconds(self) -> float:
-        wait(self.device)
-        on_host = self.device.type != "cuda"
-        each = ((end - begin) if on_host else begin.elapsed_time(end) / 1e3 for begin, end in self._marks)
-        return float(sum(each))
-
-
 def print_report(report: BenchReport) -> None:
     """A row for each way."""
     table = make_table(COLUMNS[:1], COLUMNS[1:])
@@ -301,7 +257,9 @@ def print_report(report: BenchReport) -> None:
     for name, why in report.failed.items():
         table.add_row(name, f"failed: {why.splitlines()[0]}")
     print_whole(table)
-    Console().print(
-        f"bare forward {report.forward_ms:.2f} ms a call, planner's net {report.planner_ms:.2f} ms",
-        highlight=False,
-    )
+    costs = {(each.forward_ms, each.planner_ms): each.name for each in reversed(report.timings)}
+    for (forward_ms, planner_ms), name in reversed(costs.items()):
+        words = (
+            f"bare forward {forward_ms:.2f} ms a call, planner's net {planner_ms:.2f} ms, run as in: {name}"
+        )
+        Console().print(words, highlight=False, soft_wrap=True)

@@ -8,12 +8,14 @@ import statistics
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import nn
 
 from unmask.models.transformer import Transformer
+
+Name = TypeVar("Name")
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +27,13 @@ class Run:
 
 
 def interleaved(
-    calls: Mapping[str, Callable[[], Any]], rounds: int, device: torch.device, warm_up: int = 1
-) -> dict[str, list[Run]]:
+    calls: Mapping[Name, Callable[[], Any]], rounds: int, device: torch.device, warm_up: int = 1
+) -> dict[Name, list[Run]]:
     """Runs of each call, one of each in turn, so that a drift of the machine meets all alike."""
     for call in calls.values():
         for _ in range(warm_up):
             call()
-    runs: dict[str, list[Run]] = {name: [] for name in calls}
+    runs: dict[Name, list[Run]] = {name: [] for name in calls}
     for _ in range(rounds):
         for name, call in calls.items():
             wait(device)

@@ -34,8 +34,23 @@ class Work:
     """Of single calls, where the way knows: under a cache, of those on windows alone."""
 
 
-Way = Callable[[], Work]
-"""Decodes all prompts."""
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What makes the calls of a way faster, and those that it is compared with."""
+
+    compile: bool = False
+    graphs: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Decodes all prompts."""
+
+    decode: Callable[[], Work]
+    means: Means = Means()
+
+    def __call__(self) -> Work:
+        return self.decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +93,7 @@ def reference(job: Workload) -> Way:
         nfe = [row.nfe for row in decode(job.denoiser, job.prompts, job.planner, **job.arguments())]
         return Work(nfe, calls=max(nfe))
 
-    return way
+    return Way(way)
 
 
 def engine(job: Workload, settings: EngineSettings) -> Way:
@@ -95,7 +110,7 @@ def engine(job: Workload, settings: EngineSettings) -> Way:
                 made[0].work(job)  # a shape is captured when it comes for the second time
         return made[0].work(job)
 
-    return way
+    return Way(way, Means(settings.compile, settings.graphs))
 
 
 class _TimedEngine(Engine):
@@ -133,4 +148,4 @@ def published(job: Workload, decode_published: Published) -> Way:
         done = decode_published(job.prompts)
         return Work(done.nfe, done.calls, done.block_nfe)
 
-    return way
+    return Way(way)

@@ -1,0 +1,123 @@
+"""The denoiser and a learned planner's net alone, on what the reference loop gave them.
+
+B rows, C completion positions, T = prompt + C.
+"""
+
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from unmask.decode.loop import decode, left_pad
+from unmask.eval.ways import Means, Workload, on_same_weights
+from unmask.planners.base import Confidences, Planner, Subset, View
+from unmask.trajectory import Trajectory
+
+Call = Callable[[], Any]
+State = tuple[Tensor, Tensor | None]
+
+
+@dataclass(frozen=True, slots=True)
+class BareCalls:
+    """All calls that the reference loop makes in a decode, to be made again without the rest of it."""
+
+    job: Workload
+    states: list[State]
+    """Tokens and attention mask of each call of the denoiser."""
+    views: list[tuple[View, int]]
+    """A view for each number of rows that a learned planner was called with, and how often it was."""
+
+    @staticmethod
+    def of(job: Workload) -> "BareCalls":
+        """Decodes once."""
+        watched = _Watched(job.planner) if job.is_learned else job.planner
+        rows = decode(job.denoiser, job.prompts, watched, **job.arguments())
+        views: list[tuple[View, int]] = []
+        if isinstance(watched, _Watched):
+            views = [(view, watched.calls[num_rows]) for num_rows, view in watched.views.items()]
+        return BareCalls(job, list(_states(job, rows)), views)
+
+    @property
+    def nfe(self) -> int:
+        return sum(len(tokens_BT) for tokens_BT, _ in self.states)
+
+    def forwards(self, means: Means) -> Call:
+        """The denoiser on all states, compiled or captured as a way does it."""
+        net: Any = self.job.denoiser
+        if means.compile:
+            net = on_same_weights(net)
+            net.compile_blocks()
+        if not means.graphs:
+            return _all_of([partial(net, *state) for state in self.states])
+        firsts = {state[0].shape: state for state in reversed(self.states)}
+        pool = torch.cuda.graph_pool_handle()
+        captured = {shape: _captured(partial(net, *state), pool) for shape, state in firsts.items()}
+        return _all_of([captured[tokens_BT.shape] for tokens_BT, _ in self.states])
+
+    def planners(self, means: Means) -> Call:
+        """The planner's net as often as it was called."""
+        planner: Any = self.job.planner
+        if means.compile:
+            planner = on_same_weights(planner)
+            getattr(getattr(planner, "head", None), "compile_blocks", lambda: None)()
+        pool = torch.cuda.graph_pool_handle() if means.graphs else None
+        calls: list[Call] = []
+        for view, times in self.views:
+            call = partial(planner, view)
+            calls += [_captured(call, pool) if means.graphs else call] * times
+        return _all_of(calls)
+
+
+class _Watched:
+    """A planner that keeps what it was called with, without logits."""
+
+    def __init__(self, planner: Planner) -> None:
+        self.planner = planner
+        self.views: dict[int, View] = {}
+        self.calls: Counter[int] = Counter()
+
+    def __call__(self, view: View) -> Subset:
+        num_rows = len(view.open_BL)
+        self.calls[num_rows] += 1
+        if num_rows not in self.views:
+            confidence_BL = view.readout.confidence()
+            kept = Confidences(confidence_BL)
+            self.views[num_rows] = replace(view, readout=kept, confidence_BC=lambda: confidence_BL)
+        return self.planner(view)
+
+
+def _states(job: Workload, trajectories: Sequence[Trajectory]) -> Iterator[State]:
+    """What the reference loop gave the denoiser, call by call."""
+    tokens_BT, mask_BT = left_pad(job.prompts, job.length, job.denoiser.mask_id, job.denoiser.pad_id)
+    tokens_BT = tokens_BT.to(job.denoiser.device)
+    mask_BT = None if mask_BT is None else mask_BT.to(job.denoiser.device)
+    for step in range(max(row.nfe for row in trajectories)):
+        rows = [index for index, row in enumerate(trajectories) if row.nfe > step]
+        state_BT = tokens_BT[rows]
+        completion_BC = torch.stack([trajectories[index].state_at(step) for index in rows])
+        state_BT[:, -job.length :] = completion_BC.to(state_BT.device)
+        yield state_BT, None if mask_BT is None else mask_BT[rows]
+
+
+def _all_of(calls: Sequence[Call]) -> Call:
+    @torch.no_grad()
+    def make_all() -> None:
+        for call in calls:
+            call()
+
+    return make_all
+
+
+@torch.no_grad()
+def _captured(call: Call, pool: Any) -> Call:
+    """A call as a CUDA graph; what it compiles is compiled before."""
+    call()
+    torch.cuda.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph, pool=pool):
+        call()
+    return partial(graph.replay)
