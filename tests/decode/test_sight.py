@@ -114,7 +114,7 @@ def test_a_planner_that_looks_at_more_than_it_says_is_told_so() -> None:
     [
         ("top_k", 0.0, BLOCK, BLOCK),
         ("policy", 0.0, LENGTH, LENGTH),
-        ("policy", 1.0, LENGTH, BLOCK + LENGTH),  # tokens are drawn in the block only
+        ("policy", 1.0, LENGTH, LENGTH),
         ("dultra, sample", 0.0, None, BLOCK),
     ],
 )
@@ -134,6 +134,16 @@ def test_no_more_is_computed_than_the_planner_looks_at(
         served.submit(prompt, **SHARED, temperature=temperature, record_log_probs=True)
     served.step()
     assert found == {"block": 2 * (of_block or 2 + LENGTH), "head": 2 * of_head}
+
+
+def test_a_policy_and_the_tokens_of_a_window_are_read_off_the_same_logits() -> None:
+    net, read = tiny_net(), []
+    net.head.register_forward_hook(lambda _, given, out: read.append(out.shape[:-1].numel()))
+    served = Engine(net, PLANNERS["policy"], EngineSettings(cache="dual"))
+    served.submit([1, 2], **SHARED, temperature=1.0)
+    served.step()
+    served.step()
+    assert read == [LENGTH, BLOCK]
 
 
 def test_under_autocast_confidences_are_read_in_half_precision() -> None:

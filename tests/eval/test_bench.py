@@ -143,7 +143,7 @@ def test_a_way_that_fails_is_reported_and_the_others_are_timed(capfd: pytest.Cap
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="there is no CUDA device here")
 @pytest.mark.parametrize("is_learned", [True, False])
 def test_the_engine_is_compared_with_a_forward_that_is_run_as_it_runs(is_learned: bool) -> None:
-    net = tiny_net(num_layers=8).cuda()
+    net = tiny_net(dim=64, num_layers=8).cuda().bfloat16()
     planner = random_planner(net, 0.5) if is_learned else unmask.planner("top_k", k=1)
     job = Workload(net, planner, random_prompts(net, 1, 9, 9), length=32, block_length=8)
     ways = {

@@ -56,6 +56,15 @@ class HeadReadout:
         self._raw_NV: Tensor | None = None
         self._reading: Reading | None = None
 
+    def at(self, index_BK: Tensor, streams: RowStreams, temperature_B: Tensor | None) -> "HeadReadout":
+        """A readout of some of the N positions, of the same logits where these are all held."""
+        if len(self.hidden_ND) > self.most:
+            head = self.head
+        else:
+            head = lambda _: self._raw()[index_BK.flatten()]  # noqa: E731
+        hidden_BKD = self.hidden_ND[index_BK]
+        return HeadReadout(head, hidden_BKD, self.mask_id, self.most, streams, temperature_B)
+
     def logits(self) -> Tensor:
         """(B, L, V) float32, whatever its size."""
         return without_mask(self._raw(), self.mask_id).view(*self.shape, -1)

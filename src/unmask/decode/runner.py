@@ -121,17 +121,17 @@ class Runner:
         masked_BC = (completion_BC == self.denoiser.mask_id) & rows.inside_BC
         first_B = masked_BC.byte().argmax(-1)
         start_B = first_B // rows.block_B * rows.block_B
-        # A policy asks for all confidences: they are read once, unless tokens are drawn in the block only.
-        shows_all = self.sight == "confidence" and not shape.is_window and not shape.draws
-        index_L = torch.arange(shape.length if shows_all else shape.shown, device=slot_B.device)
-        raw_BL = index_L.expand(len(slot_B), -1) if shows_all else start_B[:, None] + index_L
-        end_B = torch.minimum(start_B + rows.block_B, rows.length_B)
-        within_BL = (raw_BL >= start_B[:, None]) & (raw_BL < end_B[:, None])
+        raw_BL = start_B[:, None] + torch.arange(shape.shown, device=slot_B.device)
+        within_BL = raw_BL < torch.minimum(start_B + rows.block_B, rows.length_B)[:, None]
         position_BL = torch.minimum(raw_BL, rows.length_B[:, None] - 1).clamp_min(0)
         canvas = self._canvas(batch, rows, start_B, position_BL)
         streams = RowStreams(rows.seed_B, rows.step_B, position_BL)
         temperature_B = state.temperature_R[slot_B] if shape.draws else None
-        readout = self._readout(canvas.hidden_at_shown(), streams, temperature_B)
+        if self.sight == "confidence":  # of all positions at hand; tokens are read off the same logits
+            whole = self._readout(canvas.hidden_XTD)
+            readout = whole.at(canvas.shown_BL, streams, temperature_B)
+        else:
+            whole, readout = None, self._readout(canvas.hidden_at_shown(), streams, temperature_B)
         view = View(
             readout=readout,
             open_BL=masked_BC.gather(1, position_BL) & within_BL,
@@ -139,9 +139,7 @@ class Runner:
             step_B=rows.step_B,
             masked_BC=masked_BC,
             length_B=rows.length_B.clamp_min(1),
-            confidence_BC=functools.cache(
-                lambda: self._confidence(batch, rows, canvas, start_B, readout if shows_all else None)
-            ),
+            confidence_BC=functools.cache(lambda: self._confidence(batch, rows, canvas, start_B, whole)),
             canvas=canvas,
         )
         self._unmask(batch, rows, view, streams)
@@ -285,25 +283,24 @@ class Runner:
         return HeadReadout(head, hidden_BLD, mask_id, most, streams, temperature_B)
 
     def _confidence(
-        self, batch: Batch, rows: _Rows, canvas: Canvas, start_B: Tensor, readout: HeadReadout | None
+        self, batch: Batch, rows: _Rows, canvas: Canvas, start_B: Tensor, whole: HeadReadout | None
     ) -> Tensor:
         """(B, C); under a cache, positions outside the window keep what the last whole step said.
 
-        `readout` is of the whole completion, where there is one.
+        `whole` is of all positions of the canvas, where there is one.
         """
         if self.sight == "block":
             raise ValueError(
                 "the planner's `looks_at` says block, and it asks for the whole completion; let it say row"
             )
         if batch.shape.is_window:
-            fresh_BC, covered_BC = self._confidence_of_windows(batch, rows, canvas, start_B)
+            readout = whole or self._readout(canvas.hidden_XTD)
+            fresh_BC, covered_BC = self._confidence_of_windows(batch, rows, readout, start_B)
         else:
-            if readout is None:
+            if whole is None:
                 hidden_ND = canvas.hidden_XTD.flatten(0, 1)
-                place_BC = self._completions(batch, rows).clamp_max(len(hidden_ND) - 1)
-                is_row = self.sight == "row"
-                readout = self._readout(hidden_ND[place_BC] if is_row else canvas.hidden_XTD)
-            fresh_BC, covered_BC = readout.confidence(), rows.inside_BC
+                whole = self._readout(hidden_ND[self._completions(batch, rows).clamp_max(len(hidden_ND) - 1)])
+            fresh_BC, covered_BC = whole.confidence(), rows.inside_BC
             if self.cache is None:
                 return fresh_BC.masked_fill(~covered_BC, 0.0)  # what stands there is another row's
         kept_BC = self.state.slots.confidence_RC[batch.slot_B, : batch.shape.length]
@@ -312,15 +309,14 @@ class Runner:
         return confidence_BC
 
     def _confidence_of_windows(
-        self, batch: Batch, rows: _Rows, canvas: Canvas, start_B: Tensor
+        self, batch: Batch, rows: _Rows, readout: HeadReadout, start_B: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(B, C), and where it says something."""
         width, index_C = batch.shape.num_tokens, torch.arange(batch.shape.length, device=start_B.device)
         offset_BC = index_C - start_B[:, None] + self.lookback
-        window_BQ = self._readout(canvas.hidden_XTD).confidence()
         end_B1 = self._window_end(batch, rows, start_B)[:, None]
         covered_BC = (offset_BC >= self.lookback) & (offset_BC < width) & (index_C < end_B1)
-        return window_BQ.gather(1, offset_BC.clamp(0, width - 1)), covered_BC
+        return readout.confidence().gather(1, offset_BC.clamp(0, width - 1)), covered_BC
 
 
 def _whole_rows(batch: Batch) -> Layout:
