@@ -36,12 +36,17 @@ def test_the_kernel_reads_what_pytorch_reads(
     rng = torch.Generator("cuda").manual_seed(0)
     raw_BLV = (torch.randn(5, 7, num_symbols, generator=rng, device="cuda") * 3).to(dtype)
     raw_BLV[..., mask_id] = 99.0
+    raw_BLV[0, 0, :3] = 40.0  # equal ones: no margin
+    raw_BLV[0, 1, 7] = 60.0  # hardly any entropy
+    raw_BLV[0, 2, 8] = -torch.inf
     seed_B = torch.arange(5, device="cuda") * 1_234_567_890_123
     position_BL = torch.arange(7, device="cuda").expand(5, -1) + 3
     streams = RowStreams(seed_B, seed_B % 11, position_BL)
     temperature_B = torch.tensor([0.0, 0.1, 0.5, 1.0, 1.5], device="cuda") if draws else None
     readout = HeadReadout(lambda hidden: hidden, raw_BLV, mask_id, most, streams, temperature_B)
     logits_BLV = without_mask(raw_BLV, mask_id)
+    torch.testing.assert_close(readout.entropy(), features.entropy(logits_BLV), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(readout.margin(), features.margin(logits_BLV), rtol=1e-4, atol=1e-6)
     temperature = 0.0 if temperature_B is None else temperature_B
     tokens_BL = sample_tokens(logits_BLV, temperature, streams)
     assert torch.equal(readout.tokens(), tokens_BL)

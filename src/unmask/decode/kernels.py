@@ -15,13 +15,13 @@ from unmask.rng_kernel import mix, spaced
 BLOCK = 4096
 PROGRAMS = 256
 """About two for each multiprocessor of a large GPU."""
-NUM_PARTS = 5
+NUM_PARTS = 7
 
 
 def read_rows(
-    logits_MV: Tensor, mask_id: int, words_M: Tensor, temperature_M: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """(M,) tokens, confidences and log-likelihoods of the tokens, as `unmask.decode.readout.Reading`.
+    logits_MV: Tensor, mask_id: int, words_M: Tensor, temperature_M: Tensor | None, spread: bool = False
+) -> tuple[Tensor, Tensor, Tensor, Tensor | None, Tensor | None]:
+    """(M,) each of `unmask.decode.readout.Reading`; margins and entropies are None without `spread`.
 
     `words_M` are int64 hash words of (seed, step, position); no temperature means 0 everywhere.
     """
@@ -30,10 +30,10 @@ def read_rows(
     if temperature_M is not None:
         temperature_M = temperature_M.contiguous()  # of one row it may be an expanded view
     tokens = torch.empty(num_rows, dtype=torch.int64, device=device)
-    confidence = torch.empty(num_rows, dtype=torch.float32, device=device)
-    log_prob = torch.empty_like(confidence)
+    confidence, log_prob, margin, entropy = torch.empty(4, num_rows, dtype=torch.float32, device=device)
+    found = tokens, confidence, log_prob, margin if spread else None, entropy if spread else None
     if not num_rows:
-        return tokens, confidence, log_prob
+        return found
     with torch.cuda.device_of(logits_MV):
         block = min(BLOCK, triton.next_power_of_2(num_symbols))
         blocks = triton.cdiv(num_symbols, block)
@@ -55,6 +55,7 @@ def read_rows(
             mask_id,
             share,
             draws=draws,
+            spread=spread,
             block=block,
             num_warps=8,
         )
@@ -65,13 +66,16 @@ def read_rows(
             tokens,
             confidence,
             log_prob,
+            margin,
+            entropy,
             num_symbols,
             shares,
             draws=draws,
+            spread=spread,
             block=triton.next_power_of_2(shares),
             num_warps=1,
         )
-    return tokens, confidence, log_prob
+    return found
 
 
 @triton.jit
@@ -98,6 +102,7 @@ def _read_share(
     mask_id,
     share,
     draws: tl.constexpr,
+    spread: tl.constexpr,
     block: tl.constexpr,
 ):
     row = tl.program_id(0)
@@ -107,6 +112,8 @@ def _read_share(
     lane = tl.arange(0, block)
     top = tl.full((block,), -1e30, tl.float32)  # largest logit of each lane
     total = tl.zeros((block,), tl.float32)  # sum of exp(logit - top)
+    weighted = tl.zeros((block,), tl.float32)  # sum of exp(logit - top) (logit - top)
+    second = tl.full((block,), -1e30, tl.float32)  # second largest logit of each lane
     tempered = tl.zeros((block,), tl.float32)  # sum of exp((logit - top) / temperature)
     best = tl.full((block,), float("-inf"), tl.float32)
     best_at = tl.zeros((block,), tl.int32) + num_symbols
@@ -117,6 +124,11 @@ def _read_share(
         allowed = (column < num_symbols) & (column != mask_id)
         logit = tl.load(start + column, mask=allowed, other=float("-inf")).to(tl.float32)
         higher = tl.maximum(top, logit)
+        if spread:
+            second = tl.maximum(second, tl.minimum(top, logit))
+            weighted = (weighted + total * (top - higher)) * tl.exp(top - higher)
+            term = tl.exp(logit - higher) * (logit - higher)
+            weighted += tl.where(logit == float("-inf"), 0.0, term)
         total = total * tl.exp(top - higher) + tl.exp(logit - higher)
         score = logit
         if draws:
@@ -141,7 +153,19 @@ def _read_share(
     tl.store(here + 2 * step, tl.sum(tempered * tl.exp((top - highest) / temperature), 0))
     tl.store(here + 3 * step, winner)
     tl.store(here + 4 * step, tl.max(tl.where(best_at == token, best_logit, -1e30), 0))
+    if spread:
+        weighted += total * (top - highest)
+        tl.store(here + 5 * step, tl.sum(weighted * tl.exp(top - highest), 0))
+        tl.store(here + 6 * step, _second(top, second, highest))
     tl.store(where + row * tl.num_programs(1) + tl.program_id(1), token)
+
+
+@triton.jit
+def _second(top, second, highest):
+    """The second largest of all, from the two largest of each lane."""
+    beside = tl.max(tl.where(top == highest, second, top), 0)
+    num_highest = tl.sum((top == highest).to(tl.int32), 0)
+    return tl.where(num_highest > 1, highest, beside)
 
 
 @triton.jit
@@ -152,9 +176,12 @@ def _join_shares(
     tokens,
     confidences,
     log_probs,
+    margins,
+    entropies,
     num_symbols,
     shares,
     draws: tl.constexpr,
+    spread: tl.constexpr,
     block: tl.constexpr,
 ):
     row = tl.program_id(0)
@@ -173,10 +200,18 @@ def _join_shares(
     token = tl.min(tl.where(best == tl.max(best, 0), best_at, num_symbols), 0)
     token = tl.minimum(token, num_symbols - 1)  # where all is NaN: any, it is not used
     tl.store(tokens + row, token.to(tl.int64))
-    tl.store(confidences + row, 1.0 / tl.sum(total * tl.exp(top - highest), 0))
+    mass = tl.sum(total * tl.exp(top - highest), 0)
+    tl.store(confidences + row, 1.0 / mass)
+    if spread:
+        weighted = tl.load(here + 5 * step, mask=is_share, other=0.0) + total * (top - highest)
+        second = tl.load(here + 6 * step, mask=is_share, other=-1e30)
+        gap = tl.exp(_second(top, second, highest) - highest)
+        tl.store(margins + row, (1.0 - gap) / mass)
+        mean = tl.sum(weighted * tl.exp(top - highest), 0) / mass
+        tl.store(entropies + row, tl.log(mass) - mean)
     log_prob = 0.0
     if draws:
-        mass = tl.sum(tempered * tl.exp((top - highest) / temperature), 0)
+        hot = tl.sum(tempered * tl.exp((top - highest) / temperature), 0)
         chosen = tl.max(tl.where(best_at == token, best_logit, -1e30), 0)
-        log_prob = ((chosen - highest) / temperature - tl.log(mass)) * noise_scale
+        log_prob = ((chosen - highest) / temperature - tl.log(hot)) * noise_scale
     tl.store(log_probs + row, log_prob)

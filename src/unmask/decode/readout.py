@@ -24,12 +24,16 @@ class Reading(NamedTuple):
     """float32: probability of the most likely token, at temperature 1."""
     log_prob: Tensor
     """float32: of `tokens` under the law that drew it; 0 at temperature 0."""
+    margin: Tensor | None = None
+    """float32: that probability minus the one of the second; by the kernel only, where asked for."""
+    entropy: Tensor | None = None
+    """float32, in nats; likewise."""
 
 
 class HeadReadout:
     """A `Readout` (see `unmask.planners.base`) of hidden states, made some positions at a time.
 
-    On a GPU tokens, confidences and log-likelihoods come from one kernel that reads the logits once.
+    On a GPU all but the logits comes from one kernel that reads them once.
 
     Args:
         head: the output layer.
@@ -73,10 +77,12 @@ class HeadReadout:
         return self._read().confidence
 
     def margin(self) -> Tensor:
-        return self._each(features.margin)
+        margin_BL = self._read(spread=True).margin if self._has_kernel else None
+        return self._each(features.margin) if margin_BL is None else margin_BL
 
     def entropy(self) -> Tensor:
-        return self._each(features.entropy)
+        entropy_BL = self._read(spread=True).entropy if self._has_kernel else None
+        return self._each(features.entropy) if entropy_BL is None else entropy_BL
 
     def tokens(self) -> Tensor:
         """(B, L) int64: one for every position."""
@@ -107,14 +113,20 @@ class HeadReadout:
     def _join(self, parts: Sequence[Tensor]) -> Tensor:
         return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).view(self.shape)
 
-    def _read(self) -> Reading:
-        if self._reading is None:
-            read = self._kernel() if self.hidden_ND.is_cuda and HAS_TRITON else self._plain()
-            parts = [read(self._part(where), where) for where in self._slices()]
-            self._reading = Reading(*(self._join(each) for each in zip(*parts, strict=True)))
+    @property
+    def _has_kernel(self) -> bool:
+        return self.hidden_ND.is_cuda and HAS_TRITON
+
+    def _read(self, spread: bool = False) -> Reading:
+        """All at once; with `spread` margin and entropy too."""
+        if self._reading is None or (spread and self._reading.entropy is None):
+            read = self._kernel(spread) if self._has_kernel else self._plain()
+            parts = zip(*(read(self._part(where), where) for where in self._slices()), strict=True)
+            joined = (None if each[0] is None else self._join(each) for each in parts)
+            self._reading = Reading._make(joined)
         return self._reading
 
-    def _kernel(self) -> Callable[[Tensor, slice], Reading]:
+    def _kernel(self, spread: bool) -> Callable[[Tensor, slice], Reading]:
         """Reads (n, V) raw logits of a slice of the positions in one pass."""
         from unmask.decode.kernels import read_rows
 
@@ -126,7 +138,7 @@ class HeadReadout:
 
         def read(raw_NV: Tensor, where: slice) -> Reading:
             temperature = None if temperature_N is None else temperature_N[where]
-            return Reading(*read_rows(raw_NV, self.mask_id, words_N[where], temperature))
+            return Reading(*read_rows(raw_NV, self.mask_id, words_N[where], temperature, spread))
 
         return read
 
