@@ -101,7 +101,7 @@ class Scenario:
     """Of the sets that a head draws; dUltra's by default."""
 
 
-POLICY = "bundled/policy(mode=sample, temperature=20"
+POLICY = "bundled/policy(mode=sample, temperature=20, law={law})"
 """So hot it takes several positions a step of a net with random weights, which is sure of none."""
 
 SCENARIOS = {
@@ -121,12 +121,18 @@ SCENARIOS = {
     "entropy-bound-1": Scenario("4 tokens a step, T = 0", 1, "", planner="entropy_bound(40)"),
     "schedule-1": Scenario("64 steps as Dream, T = 0", 1, "", planner="schedule(64)"),
     "policy-1": Scenario("a policy, T = 0", 1, "", planner="bundled/policy(mode=threshold)"),
-    "policy-rollout-1": Scenario("a policy draws, T = 0.1", 1, "", draws=True, planner=f"{POLICY})"),
+    "policy-rollout-1": Scenario(
+        "a policy draws, Bernoulli, T = 0.1", 1, "", draws=True, planner=POLICY.format(law="nonempty")
+    ),
     "plackett-luce-1": Scenario(
-        "a policy draws, T = 0.1", 1, "", draws=True, planner=f"{POLICY}, law=plackett_luce)"
+        "a policy draws, Plackett-Luce, T = 0.1",
+        1,
+        "",
+        draws=True,
+        planner=POLICY.format(law="plackett_luce"),
     ),
     "plackett-luce-head-1": Scenario(
-        "a dUltra head draws, T = 0.1", 1, "head", draws=True, law="plackett_luce"
+        "a dUltra head draws, Plackett-Luce, T = 0.1", 1, "head", draws=True, law="plackett_luce"
     ),
     "learned-1": Scenario("a dUltra head with caches, T = 0", 1, "head", caches=("none", "prefix", "dual")),
     "learned-12": Scenario("a dUltra head with caches, T = 0", 12, "head", caches=("none", "dual")),

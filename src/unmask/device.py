@@ -34,8 +34,9 @@ def send(numbers: Tensor | Sequence[Any], device: torch.device) -> Tensor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Also on a CPU, where PyTorch has no class for it."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Also of a CPU and of pinned memory, for which PyTorch has no class."""
+    words = ("can't allocate memory", "out of memory")
+    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
 
 
 def known_dtype(name: Any) -> torch.dtype:

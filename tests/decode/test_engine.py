@@ -12,6 +12,7 @@ from tests.decode.test_loop import (
     BLOCK,
     LENGTH,
     NET,
+    PLANNERS,
     PROMPTS,
     assert_same,
     decode,
@@ -180,23 +181,28 @@ def test_a_token_budget_limits_the_rows_that_run_together() -> None:
 
 
 @pytest.mark.parametrize("limit", [1, 30, 10_000])
-def test_how_many_logits_are_held_changes_nothing(limit: int) -> None:
-    settings = {"temperature": 0.8, "seed": 2, "record_log_probs": True}
-    planner = unmask.planner("factor")
+@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize("name", ["factor", "entropy", "policy"])
+def test_how_many_logits_are_held_changes_nothing(limit: int, temperature: float, name: str) -> None:
+    settings = {"temperature": temperature, "seed": 2, "record_log_probs": True}
+    planner = PLANNERS[name]
     found = engine(planner, max_logits=limit).decode(PROMPTS, **SHARED, **settings)
     for row, other in zip(found, decode(PROMPTS, planner, **settings), strict=True):
         assert_same(row, other)
 
 
 @pytest.mark.parametrize("steps", [2, 5, 100])
-def test_how_often_the_host_looks_changes_nothing(steps: int) -> None:
+@pytest.mark.parametrize("name", ["factor", "policy"])
+def test_how_often_the_host_looks_changes_nothing(steps: int, name: str) -> None:
     settings = {"temperature": 0.8, "seed": 2, "record_log_probs": True, "stop_at_eos": True}
-    planner = unmask.planner("factor")
+    planner = PLANNERS[name]
     served = engine(planner, max_rows=3, steps_per_sync=steps)
-    for row, other in zip(
-        served.decode(PROMPTS, **SHARED, **settings), decode(PROMPTS, planner, **settings), strict=True
-    ):
+    found = served.decode(PROMPTS, **SHARED, **settings)
+    for row, other in zip(found, decode(PROMPTS, planner, **settings), strict=True):
         assert_same(row, other)
+        if name == "policy":
+            assert row.confidence is not None
+            assert row.confidence.shape == (row.nfe, LENGTH)
 
 
 @pytest.mark.parametrize("num_rows", [1, 3, 16, 17, 100])

@@ -37,16 +37,22 @@ def test_the_kernel_reads_what_pytorch_reads(
     raw_BLV = (torch.randn(5, 7, num_symbols, generator=rng, device="cuda") * 3).to(dtype)
     raw_BLV[..., mask_id] = 99.0
     raw_BLV[0, 0, :3] = 40.0  # equal ones: no margin
+    raw_BLV[0, 3, [0, num_symbols - 1]] = 40.0  # read by two programs where there are many
+    raw_BLV[0, 4, [0, 4096 % num_symbols]] = 40.0  # read by one lane
     raw_BLV[0, 1, 7] = 60.0  # hardly any entropy
     raw_BLV[0, 2, 8] = -torch.inf
     seed_B = torch.arange(5, device="cuda") * 1_234_567_890_123
     position_BL = torch.arange(7, device="cuda").expand(5, -1) + 3
     streams = RowStreams(seed_B, seed_B % 11, position_BL)
     temperature_B = torch.tensor([0.0, 0.1, 0.5, 1.0, 1.5], device="cuda") if draws else None
-    readout = HeadReadout(lambda hidden: hidden, raw_BLV, mask_id, most, streams, temperature_B)
+    readout, other = (
+        HeadReadout(lambda hidden: hidden, raw_BLV, mask_id, most, streams, temperature_B) for _ in range(2)
+    )
     logits_BLV = without_mask(raw_BLV, mask_id)
-    torch.testing.assert_close(readout.entropy(), features.entropy(logits_BLV), rtol=1e-4, atol=1e-5)
-    torch.testing.assert_close(readout.margin(), features.margin(logits_BLV), rtol=1e-4, atol=1e-6)
+    torch.testing.assert_close(other.entropy(), features.entropy(logits_BLV), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(other.margin(), features.margin(logits_BLV), rtol=1e-4, atol=1e-6)
+    for name in ("tokens", "confidence", "log_prob"):
+        assert torch.equal(getattr(other, name)(), getattr(readout, name)())
     temperature = 0.0 if temperature_B is None else temperature_B
     tokens_BL = sample_tokens(logits_BLV, temperature, streams)
     assert torch.equal(readout.tokens(), tokens_BL)
@@ -77,7 +83,7 @@ def test_it_decodes_as_the_reference_loop_does(name: str, graphs: bool, temperat
 
 @pytest.mark.parametrize("name", PLANNERS)
 @pytest.mark.parametrize("graphs", [False, True])
-@pytest.mark.parametrize("cache", ["none", "dual"])
+@pytest.mark.parametrize("cache", ["none", "prefix", "dual"])
 def test_the_host_waits_once_a_step(name: str, graphs: bool, cache: Any) -> None:
     """Also where rows finish and others take their places."""
     net, planner = tiny_net().cuda(), copy.deepcopy(PLANNERS[name])

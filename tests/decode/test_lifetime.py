@@ -1,15 +1,17 @@
 """What an engine that lives long promises, whoever calls it and how."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 
 from tests.decode.test_engine import SHARED, TOP_K, by_id, engine, trajectory
-from tests.decode.test_loop import PROMPTS, assert_same, decode
+from tests.decode.test_loop import BLOCK, LENGTH, PLANNERS, PROMPTS, assert_same, decode
 from unmask.decode.batches import windows
 from unmask.decode.engine import FEW
 from unmask.decode.state import Request
+from unmask.trajectory import Trajectory
 
 
 @pytest.mark.parametrize("cache", ["none", "dual"])
@@ -62,20 +64,43 @@ def test_a_cache_shrinks_once_the_long_rows_are_gone() -> None:
     assert served._cache.width == small
 
 
+@pytest.mark.parametrize("name", ["factor", "policy"])
 @pytest.mark.parametrize("cache", ["none", "dual"])
-def test_slots_are_there_for_the_rows_that_come_and_not_for_all_that_might(cache: Any) -> None:
-    served = engine(cache=cache, max_rows=10**6)
-    first = served.submit(PROMPTS[0], seed=3, temperature=1.0, **SHARED)
+def test_slots_are_there_for_the_rows_that_come_and_not_for_all_that_might(name: str, cache: Any) -> None:
+    """Rows that run while there come to be more, and wider ones, keep what was recorded of them."""
+    planner, settings = PLANNERS[name], {"temperature": 1.0, "record_log_probs": True}
+    served = engine(planner, cache=cache, max_rows=10**6)
+    numbers = [served.submit(PROMPTS[0], seed=seed, **SHARED, **settings) for seed in range(FEW)]
     finished = served.step()
     assert served._state is not None
     assert len(served._state.stops_R) == 1 + FEW
-    numbers = [served.submit(PROMPTS[1], seed=seed, temperature=1.0, **SHARED) for seed in range(FEW)]
+    numbers.append(served.submit(PROMPTS[1], seed=FEW, length=24, block_length=BLOCK, **settings))
     found = by_id(finished + list(served.run()))
     assert len(served._state.stops_R) == 1 + 2 * FEW
-    alone = engine(cache=cache)
-    for number, prompt, seed in [(first, PROMPTS[0], 3), (numbers[-1], PROMPTS[1], FEW - 1)]:
-        wanted = alone.decode([prompt], seed=seed, temperature=1.0, **SHARED)[0]
-        assert_same(trajectory(found[number]), wanted)
+    for seed, length, prompt in [(0, LENGTH, PROMPTS[0]), (FEW, 24, PROMPTS[1])]:
+        alone = engine(planner, cache=cache).decode(
+            [prompt], seed=seed, length=length, block_length=BLOCK, **settings
+        )[0]
+        row = trajectory(found[numbers[seed]])
+        assert_same(row, alone)
+        for ours, wanted in zip(recorded(row), recorded(alone), strict=True):
+            torch.testing.assert_close(ours, wanted, rtol=1e-4, atol=1e-4)
+        assert (row.confidence is None) == (name == "factor")
+
+
+def recorded(row: Trajectory) -> list[torch.Tensor]:
+    found = (row.planner_log_prob, row.token_log_prob, row.confidence)
+    return [each for each in found if each is not None]
+
+
+def test_a_finished_row_keeps_nothing_of_the_engine() -> None:
+    served = engine(PLANNERS["policy"], max_rows=1)
+    first = served.decode(PROMPTS[:1], record_log_probs=True, **SHARED)[0]
+    kept = copy.deepcopy(first)
+    served.decode(PROMPTS[1:], record_log_probs=True, temperature=1.0, **SHARED)
+    assert_same(first, kept)
+    for ours, wanted in zip(recorded(first), recorded(kept), strict=True):
+        assert torch.equal(ours, wanted)
 
 
 @pytest.mark.parametrize(("sizes", "seen"), [((20, 40), 64), ((100, 200), 256), ((1000, 1001), 1024)])

@@ -1,3 +1,5 @@
+import dataclasses
+
 import pytest
 import torch
 from torch import Tensor, nn
@@ -6,11 +8,22 @@ import unmask
 from benchmarks.sizes import random_planner
 from tests.models.tiny import tiny_net
 from unmask.decode.engine import EngineSettings
+from unmask.eval.bare import BareCalls
 from unmask.eval.bench import bench, least_seconds, print_report
 from unmask.eval.timing import Roofline, forward_flops, interleaved, weight_bytes
-from unmask.eval.ways import Way, Work, Workload, engine, on_same_weights, random_prompts, reference
+from unmask.eval.ways import (
+    Execution,
+    Way,
+    Work,
+    Workload,
+    engine,
+    on_same_weights,
+    random_prompts,
+    reference,
+)
 from unmask.models.base import Denoised
 from unmask.models.transformer import Transformer
+from unmask.planners.base import Subset, View
 
 CPU = torch.device("cpu")
 
@@ -55,6 +68,31 @@ def test_the_bare_forward_repeats_the_calls_of_the_reference_loop() -> None:
     of_forward = net.seen[-work.calls :]
     assert len(net.seen) == 5 * work.calls
     assert all(torch.equal(a, b) for a, b in zip(of_loop, of_forward, strict=True))
+
+
+def test_a_learned_planner_alone_is_called_as_the_reference_loop_calls_it() -> None:
+    net = tiny_net()
+    planner = random_planner(net, 0.5)
+    job = dataclasses.replace(job_on(net), planner=planner)
+    called: list[int] = []
+    planner.head.register_forward_hook(lambda _, given, out: called.append(len(out)))
+    reference(job)()
+    of_loop = called.copy()
+    bare = BareCalls.of(job)
+    called.clear()
+    bare.planners(Execution())()
+    assert sorted(called) == sorted(of_loop)
+    assert bare.nfe == sum(of_loop)
+
+
+def test_a_planner_of_ones_own_is_timed_whatever_it_reads() -> None:
+    class ByEntropy(nn.Module):
+        def forward(self, view: View) -> Subset:
+            return unmask.planner("entropy", k=2)(view)
+
+    job = dataclasses.replace(job_on(tiny_net()), planner=ByEntropy())
+    report = bench(job, {"loop": reference(job)}, rounds=1)
+    assert report.planner_ms > 0
 
 
 def test_ways_are_compared_with_the_first_one_and_by_their_nfe() -> None:

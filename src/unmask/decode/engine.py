@@ -20,7 +20,7 @@ from unmask.decode.settings import EngineSettings
 from unmask.decode.state import DONE, FAILURES, Request, State
 from unmask.device import is_out_of_memory
 from unmask.models.transformer import Transformer
-from unmask.planners.base import Planner, sight_of
+from unmask.planners.base import Planner, compile_head, sight_of
 from unmask.rng import row_seeds
 from unmask.trajectory import Trajectory
 
@@ -63,7 +63,7 @@ class Engine:
         """Of the denoiser so far, on however many rows: whole, window."""
         if settings.compile:
             denoiser.compile_blocks()
-            getattr(getattr(planner, "head", None), "compile_blocks", lambda: None)()
+            compile_head(planner)
         self._room: int | None = None
         """Rows that may run together after memory ran out."""
         self._since_retreat = 0
@@ -255,8 +255,8 @@ class Engine:
     def _reserve(self, requests: Sequence[Request], most: int) -> None:
         """Have room for new rows, up to `most` together; those that run stay as they are."""
         settings = self.settings
-        slots = 1 + max(running.slot for running in self._running.values())
-        most = min(most, max(FEW, 1 << (slots - 1).bit_length()))
+        last = max(running.slot for running in self._running.values())
+        most = min(most, max(FEW, 1 << (last - 1).bit_length()))
         is_idle = len(self._running) == len(requests)  # nobody needs what the cache holds
         needed = room_for([*requests, *self._waiting.all()])[0] if self._cache and is_idle else 0
         if self._cache and needed and self._cache.width >= WASTE * needed:
@@ -275,7 +275,7 @@ class Engine:
             self._runner = GraphedRunner(runner) if settings.graphs else runner
             self._state = state
             self._batches.clear()
-        is_new = self._cache is not None and self._cache.reserve(slots, most + 1, state.width)
+        is_new = self._cache is not None and self._cache.reserve(last + 1, most + 1, state.width)
         if is_new and isinstance(self._runner, GraphedRunner):
             self._runner.forget()
 
@@ -284,29 +284,27 @@ class Engine:
         state, runner, settings = self._state, self._runner, self.settings
         assert state is not None
         assert runner is not None
+        running = list(self._running.values())
         sees = sight_of(self.planner) == "confidence"
-        records = sees and any(running.request.record_log_probs for running in self._running.values())
-        num_steps = 1 if records else settings.steps_per_sync  # the host keeps what a policy saw
-        whole = [each for each in self._running.values() if each.needs_whole]
-        cached = [each for each in self._running.values() if not each.needs_whole]
+        recorded = [each.slot for each in running if sees and each.request.record_log_probs]
+        num_steps = 1 if recorded else settings.steps_per_sync
+        whole = [each for each in running if each.needs_whole]
+        cached = [each for each in running if not each.needs_whole]
         for group in (whole, cached):
             if group:
                 batch = self._batch(group)
                 for _ in range(num_steps):
                     runner.step(batch)
                 self.calls["window" if batch.shape.is_window else "whole"] += num_steps
-        status_R = state.look(1 + max(running.slot for running in self._running.values()))
-        seen_RC = state.on_host.confidence_RC.clone() if records else None
         done = []
-        for running in list(self._running.values()):
-            status = status_R[running.slot]
-            running.advance(status, self._cache is not None, settings.refresh_every, seen_RC)
+        for each, status in zip(running, state.look([each.slot for each in running], recorded), strict=True):
+            each.advance(status, self._cache is not None, settings.refresh_every)
             if status in FAILURES:
                 if self._cache is not None:
-                    self._cache.clear(running.slot)
-                self._release([running], [Finished(running.request.id, None, FAILURES[status])])
+                    self._cache.clear(each.slot)
+                self._release([each], [Finished(each.request.id, None, FAILURES[status])])
             elif status == DONE:
-                done.append(running)
+                done.append(each)
         if done:
             self._harvest(done)
 
@@ -332,11 +330,9 @@ class Engine:
 
     def _harvest(self, done: Sequence[Running]) -> None:
         assert self._state is not None
-        cache, mask_id = self.settings.cache, self.denoiser.mask_id
-        reports = []
-        for running in done:
-            row = self._state.harvest(running.slot, running.request, mask_id, **running.known(cache))
-            reports.append(Finished(running.request.id, row))
+        state, cache, mask_id = self._state, self.settings.cache, self.denoiser.mask_id
+        rows = [state.harvest(each.slot, each.request, mask_id, cache, each.seen_whole) for each in done]
+        reports = [Finished(each.request.id, row) for each, row in zip(done, rows, strict=True)]
         self._release(done, reports)
         if self._room is not None:
             self._since_retreat += len(done)

@@ -26,6 +26,8 @@ class GraphedRunner:
         self._filled: dict[_Key, Batch] = {}
         """What the captured tensors hold a copy of."""
         self._pool: Any = None
+        self._device = runner.denoiser.device
+        self._stream = torch.cuda.Stream(self._device)
 
     def step(self, batch: Batch) -> None:
         where = (batch.slots.start, batch.slots.stop) if isinstance(batch.slots, slice) else None
@@ -55,7 +57,8 @@ class GraphedRunner:
 
     def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph:
         graph = torch.cuda.CUDAGraph()
-        with _fresh_casts(), torch.cuda.graph(graph, pool=self._pool):
+        captured = torch.cuda.graph(graph, pool=self._pool, stream=self._stream)
+        with torch.cuda.device(self._device), _fresh_casts(), captured:  # of its GPU, whichever is current
             self.runner.step(batch)
         self._pool = graph.pool()
         return graph

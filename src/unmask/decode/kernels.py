@@ -30,7 +30,9 @@ def read_rows(
     if temperature_M is not None:
         temperature_M = temperature_M.contiguous()  # of one row it may be an expanded view
     tokens = torch.empty(num_rows, dtype=torch.int64, device=device)
-    confidence, log_prob, margin, entropy = torch.empty(4, num_rows, dtype=torch.float32, device=device)
+    # Each of its own: Triton compiles anew where memory is aligned in another way.
+    confidence = torch.empty(num_rows, dtype=torch.float32, device=device)
+    log_prob, margin, entropy = (torch.empty_like(confidence) for _ in range(3))
     found = tokens, confidence, log_prob, margin if spread else None, entropy if spread else None
     if not num_rows:
         return found

@@ -29,6 +29,10 @@ class Reading(NamedTuple):
     entropy: Tensor | None = None
     """float32, in nats; likewise."""
 
+    def of(self, index_BK: Tensor) -> "Reading":
+        """Of some positions, counted through all rows."""
+        return Reading._make(None if each is None else each.flatten()[index_BK] for each in self)
+
 
 class HeadReadout:
     """A `Readout` (see `unmask.planners.base`) of hidden states, made some positions at a time.
@@ -59,15 +63,17 @@ class HeadReadout:
         self.streams, self.temperature_B = streams, temperature_B
         self._raw_NV: Tensor | None = None
         self._reading: Reading | None = None
+        self._reads: Callable[[bool], Reading] = self._read_logits
 
     def at(self, index_BK: Tensor, streams: RowStreams, temperature_B: Tensor | None) -> "HeadReadout":
-        """A readout of some of the N positions, of the same logits where these are all held."""
-        if len(self.hidden_ND) > self.most:
-            head = self.head
-        else:
-            head = lambda _: self._raw()[index_BK.flatten()]  # noqa: E731
+        """Of some of the N positions; the output layer is not asked again where all logits are held."""
         hidden_BKD = self.hidden_ND[index_BK]
-        return HeadReadout(head, hidden_BKD, self.mask_id, self.most, streams, temperature_B)
+        found = HeadReadout(self.head, hidden_BKD, self.mask_id, self.most, streams, temperature_B)
+        if temperature_B is None:
+            found._reads = lambda spread: self._read(spread).of(index_BK)
+        elif len(self.hidden_ND) <= self.most:
+            found.head = lambda _: self._raw()[index_BK.flatten()]
+        return found
 
     def logits(self) -> Tensor:
         """(B, L, V) float32, whatever its size."""
@@ -120,11 +126,13 @@ class HeadReadout:
     def _read(self, spread: bool = False) -> Reading:
         """All at once; with `spread` margin and entropy too."""
         if self._reading is None or (spread and self._reading.entropy is None):
-            read = self._kernel(spread) if self._has_kernel else self._plain()
-            parts = zip(*(read(self._part(where), where) for where in self._slices()), strict=True)
-            joined = (None if each[0] is None else self._join(each) for each in parts)
-            self._reading = Reading._make(joined)
+            self._reading = self._reads(spread)
         return self._reading
+
+    def _read_logits(self, spread: bool) -> Reading:
+        read = self._kernel(spread) if self._has_kernel else self._plain()
+        parts = zip(*(read(self._part(where), where) for where in self._slices()), strict=True)
+        return Reading._make(None if each[0] is None else self._join(each) for each in parts)
 
     def _kernel(self, spread: bool) -> Callable[[Tensor, slice], Reading]:
         """Reads (n, V) raw logits of a slice of the positions in one pass."""

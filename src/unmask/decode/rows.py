@@ -4,10 +4,6 @@ from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import islice
-from typing import Any
-
-import torch
-from torch import Tensor
 
 from unmask.decode.state import Request
 from unmask.trajectory import Trajectory
@@ -33,16 +29,10 @@ class Running:
     """Whether its next step must see the whole row."""
     seen_whole: list[int] = field(default_factory=list)
     """Under a cache, see `Trajectory`."""
-    seen: list[Tensor] = field(default_factory=list)
-    """By step (R, C), of all slots: what a policy saw, where that is recorded."""
 
-    def advance(
-        self, first_masked: int, has_cache: bool, refresh_every: int | None, seen_RC: Tensor | None
-    ) -> None:
+    def advance(self, first_masked: int, has_cache: bool, refresh_every: int | None) -> None:
         """Count a step that has been taken; `first_masked` is negative where it was the last."""
         block, before = self.request.block_length, self.first_masked
-        if seen_RC is not None and self.request.record_log_probs:
-            self.seen.append(seen_RC)
         self.first_masked = first_masked
         if not has_cache:
             return
@@ -56,15 +46,6 @@ class Running:
         block, length = self.request.block_length, self.request.length
         start = self.first_masked // block * block
         return block if ends_with_block else length - start
-
-    def known(self, cache: str) -> dict[str, Any]:
-        """Fields of its trajectory that the host has."""
-        seen = [confidence_RC[self.slot, : self.request.length] for confidence_RC in self.seen]
-        return {
-            "cache": cache,
-            "seen_whole": None if cache == "none" else torch.tensor(self.seen_whole, dtype=torch.int16),
-            "confidence": torch.stack(seen) if seen else None,
-        }
 
 
 def room_for(requests: Sequence[Request]) -> tuple[int, int]:

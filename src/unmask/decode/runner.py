@@ -117,7 +117,7 @@ class Runner:
         """One denoiser call on each row of the batch, and what follows from it."""
         state, shape, slot_B = self.state, batch.shape, batch.slot_B
         rows = self._rows(batch)
-        completion_BC = state.slots.tokens_RW[slot_B[:, None], rows.column_BC]
+        completion_BC = state.ledger.tokens_RW[slot_B[:, None], rows.column_BC]
         masked_BC = (completion_BC == self.denoiser.mask_id) & rows.inside_BC
         first_B = masked_BC.byte().argmax(-1)
         start_B = first_B // rows.block_B * rows.block_B
@@ -158,17 +158,17 @@ class Runner:
             step_B = torch.where(alive_B, rows.step_B, state.length)
             self._record(batch, step_B, view, subset.log_prob(chosen_BL), fixed_B)
         column_BL = rows.prompt_B[:, None] + view.position_BL
-        state.slots.tokens_RW[slot_B1, column_BL.masked_fill(~chosen_BL, state.width)] = tokens_BL
+        state.ledger.tokens_RW[slot_B1, column_BL.masked_fill(~chosen_BL, state.width)] = tokens_BL
         step_BL = rows.step_B[:, None].expand_as(tokens_BL).to(torch.int16)
         where_BL = view.position_BL.masked_fill(~chosen_BL, state.length)
-        state.slots.unmask_step_RC[slot_B1, where_BL] = step_BL
+        state.ledger.unmask_step_RC[slot_B1, where_BL] = step_BL
         state.numbers_R5[batch.slot_B, 3] = rows.step_B + alive_B
-        completion_BC = state.slots.tokens_RW[slot_B1, rows.column_BC]
+        completion_BC = state.ledger.tokens_RW[slot_B1, rows.column_BC]
         if shape.stops:
             settled_BC = settle(completion_BC, self.denoiser.mask_id, self.denoiser.eos_id)
             stops_B1 = state.stops_R[batch.slot_B][:, None]
             completion_BC = torch.where(stops_B1, settled_BC, completion_BC)
-            state.slots.tokens_RW[slot_B1, rows.column_BC] = completion_BC
+            state.ledger.tokens_RW[slot_B1, rows.column_BC] = completion_BC
         left_BC = (completion_BC == self.denoiser.mask_id) & rows.inside_BC
         has_nan_B = _is_nan(subset, view)
         self._report(batch, rows, alive_B, left_BC, ~chosen_BL.any(-1), has_nan_B)
@@ -179,10 +179,10 @@ class Runner:
         """What training needs of a step."""
         state, slot_B = self.state, batch.slot_B
         step_B = step_B.clamp_max(state.length)  # a row that has failed goes on until the host looks
-        state.slots.planner_log_prob_RC[slot_B, step_B] = planner_log_prob_B.float()
-        state.slots.token_log_prob_RC[slot_B, step_B] = token_log_prob_B
+        state.ledger.planner_log_prob_RC[slot_B, step_B] = planner_log_prob_B.float()
+        state.ledger.token_log_prob_RC[slot_B, step_B] = token_log_prob_B
         if self.sight == "confidence":
-            state.slots.confidence_RC[slot_B, : batch.shape.length] = view.confidence_BC()
+            state.ledger.confidence_RC[slot_B, : batch.shape.length] = view.confidence_BC()
 
     def _report(
         self,
@@ -199,8 +199,8 @@ class Runner:
         is_stuck_B = has_chosen_none_B | (is_left_B & (rows.step_B + 1 >= rows.length_B))
         status_B = status_B.masked_fill(alive_B & is_stuck_B, NOTHING)
         status_B = status_B.masked_fill(alive_B & has_nan_B, NAN)
-        before_B = self.state.slots.status_R[batch.slot_B]
-        self.state.slots.status_R[batch.slot_B] = torch.where(before_B < DONE, before_B, status_B)
+        before_B = self.state.ledger.status_R[batch.slot_B]
+        self.state.ledger.status_R[batch.slot_B] = torch.where(before_B < DONE, before_B, status_B)
 
     def _rows(self, batch: Batch) -> _Rows:
         state = self.state
@@ -221,7 +221,7 @@ class Runner:
         layout: Layout = _whole_rows(batch)
         if self.cache is not None:
             layout = Recording(layout, self.cache, batch.slot_XT, batch.column_XT)
-        tokens_XT = self.state.slots.tokens_RW[batch.slot_XT, batch.column_XT]
+        tokens_XT = self.state.ledger.tokens_RW[batch.slot_XT, batch.column_XT]
         shown_BL = (batch.start_B + rows.prompt_B)[:, None] + position_BL
         shown_BL = shown_BL.clamp_max(batch.row_XT.numel() - 1)  # an empty row at the end has none
         size_B = rows.prompt_B + rows.length_B
@@ -247,7 +247,7 @@ class Runner:
         bias = torch.zeros_like(is_beyond, dtype=self.denoiser.head.weight.dtype)
         bias = bias.masked_fill(is_beyond, -torch.inf)
         layout = Windows(position_BQ, column_BQ, batch.slot_B, batch.slots, self.cache, bias)
-        tokens_BQ = self.state.slots.tokens_RW[batch.slot_B[:, None], position_BQ]
+        tokens_BQ = self.state.ledger.tokens_RW[batch.slot_B[:, None], position_BQ]
         hidden_BQD = self.denoiser.encode(tokens_BQ, layout)
         row_B1 = torch.arange(num_rows, device=device)[:, None]
         offset_BL = (rows.prompt_B[:, None] + position_BL - begin_B1).clamp_max(width - 1)
@@ -294,7 +294,7 @@ class Runner:
                 "the planner's `looks_at` says block, and it asks for the whole completion; let it say row"
             )
         if batch.shape.is_window:
-            readout = whole or self._readout(canvas.hidden_XTD)
+            readout = self._readout(canvas.hidden_XTD) if whole is None else whole
             fresh_BC, covered_BC = self._confidence_of_windows(batch, rows, readout, start_B)
         else:
             if whole is None:
@@ -303,9 +303,9 @@ class Runner:
             fresh_BC, covered_BC = whole.confidence(), rows.inside_BC
             if self.cache is None:
                 return fresh_BC.masked_fill(~covered_BC, 0.0)  # what stands there is another row's
-        kept_BC = self.state.slots.confidence_RC[batch.slot_B, : batch.shape.length]
+        kept_BC = self.state.ledger.confidence_RC[batch.slot_B, : batch.shape.length]
         confidence_BC = torch.where(covered_BC, fresh_BC, kept_BC)
-        self.state.slots.confidence_RC[batch.slot_B, : batch.shape.length] = confidence_BC
+        self.state.ledger.confidence_RC[batch.slot_B, : batch.shape.length] = confidence_BC
         return confidence_BC
 
     def _confidence_of_windows(

@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -15,7 +14,6 @@ FAILURES = {
     NAN: "the model or the planner returned NaN",
     NOTHING: "the planner chose no position, or its scores are NaN",
 }
-HOST = torch.device("cpu")
 SPARE = 0
 """The slot that stays empty: it fills up batches of fixed shape."""
 
@@ -41,8 +39,8 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Slots:
-    """All that the host reads: views of one piece of memory, so that it comes by one transfer.
+class Ledger:
+    """All that the host reads of the slots: views of one piece of memory, so that it comes by one transfer.
 
     The last column of each takes what must not be written anywhere.
     """
@@ -63,7 +61,9 @@ class Slots:
     """int16"""
 
     @staticmethod
-    def empty(num_slots: int, width: int, length: int, device: torch.device, pinned: bool = False) -> "Slots":
+    def empty(
+        num_slots: int, width: int, length: int, device: torch.device, pinned: bool = False
+    ) -> "Ledger":
         """All zero; `pinned` is memory of the host that a GPU copies to at its full speed."""
         columns, places = width + 1, length + 1
         kinds = (torch.int64, torch.int64, *[torch.float32] * 3, torch.int16)
@@ -73,16 +73,18 @@ class Slots:
         memory_RN = torch.zeros(shape, dtype=torch.uint8, device=device, pin_memory=pinned)
         bytes_of = memory_RN[:, : sum(sizes)].split(sizes, dim=1)
         status_R1, *others = (part.view(kind) for part, kind in zip(bytes_of, kinds, strict=True))
-        return Slots(memory_RN, status_R1[:, 0], *others)
+        return Ledger(memory_RN, status_R1[:, 0], *others)
 
 
 @dataclass(slots=True)
 class State:
-    """Tensors of all slots on the device, last columns as in `Slots`, and what the host knows of them."""
+    """Tensors of all slots on the device, last columns as in `Ledger`, and what the host knows of them."""
 
-    slots: Slots
-    on_host: Slots
+    ledger: Ledger
+    on_host: Ledger
     """As last looked at; the very same where the device is a CPU."""
+    seen: dict[int, list[Tensor]]
+    """By slot, on the host: the confidences (C,) that a policy saw in each step, where they are recorded."""
     numbers_R5: Tensor
     """int64: prompt length, completion length, block length, step, row seed."""
     temperature_R: Tensor
@@ -92,14 +94,18 @@ class State:
     def empty(num_slots: int, width: int, length: int, device: torch.device) -> "State":
         """All slots free, from 1 on, and the spare one."""
         count = num_slots + 1
-        slots = Slots.empty(count, width, length, device)
-        slots.status_R.fill_(DONE)
-        slots.unmask_step_RC.fill_(-1)
+        ledger = Ledger.empty(count, width, length, device)
+        ledger.status_R.fill_(DONE)
+        ledger.unmask_step_RC.fill_(-1)
+        on_host = ledger
+        if device.type == "cuda":
+            on_host = Ledger.empty(count, width, length, torch.device("cpu"), pinned=True)
         numbers_R5 = torch.zeros(count, 5, dtype=torch.int64, device=device)
         numbers_R5[:, 0:3:2] = 1
         return State(
-            slots=slots,
-            on_host=Slots.empty(count, width, length, HOST, pinned=True) if device.type == "cuda" else slots,
+            ledger=ledger,
+            on_host=on_host,
+            seen={},
             numbers_R5=numbers_R5,
             temperature_R=torch.zeros(count, device=device),
             stops_R=torch.zeros(count, dtype=torch.bool, device=device),
@@ -110,23 +116,23 @@ class State:
         num_slots = max(num_slots, len(self.stops_R) - 1)
         width, length = max(width, self.width), max(length, self.length)
         other = State.empty(num_slots, width, length, self.stops_R.device)
+        other.seen.update(self.seen)
         for old, new in zip(self._tensors(), other._tensors(), strict=True):
             new[tuple(slice(size) for size in old.shape)] = old
         return other
 
     def _tensors(self) -> list[Tensor]:
         """All on the device, each once."""
-        of_slots = [getattr(self.slots, each.name) for each in fields(Slots) if each.name != "memory_RN"]
-        others = [each.name for each in fields(self) if each.name not in ("slots", "on_host")]
-        return of_slots + [getattr(self, name) for name in others]
+        views = [getattr(self.ledger, each.name) for each in fields(Ledger) if each.name != "memory_RN"]
+        return [*views, self.numbers_R5, self.temperature_R, self.stops_R]
 
     @property
     def width(self) -> int:
-        return self.slots.tokens_RW.shape[1] - 1
+        return self.ledger.tokens_RW.shape[1] - 1
 
     @property
     def length(self) -> int:
-        return self.slots.unmask_step_RC.shape[1] - 1
+        return self.ledger.unmask_step_RC.shape[1] - 1
 
     def holds(self, num_slots: int, width: int, length: int) -> bool:
         """Whether as many slots are there beside the spare one, and rows of this size fit."""
@@ -134,41 +140,50 @@ class State:
 
     def admit(self, slots: Sequence[int], requests: Sequence[Request], mask_id: int) -> None:
         """Lay out new rows: prompt, then masks."""
-        device, rows = self.stops_R.device, self.slots
+        device, ledger = self.stops_R.device, self.ledger
         slot_B = send(slots, device)
-        tokens = torch.zeros(len(slots), rows.tokens_RW.shape[1], dtype=torch.int64)
+        tokens = torch.zeros(len(slots), ledger.tokens_RW.shape[1], dtype=torch.int64)
         for row, request in enumerate(requests):
             prompt = len(request.prompt)
             tokens[row, :prompt] = torch.tensor(request.prompt)
             tokens[row, prompt : request.size] = mask_id
         numbers = [[len(r.prompt), r.length, r.block_length, 0, r.seed] for r in requests]
-        rows.tokens_RW[slot_B] = send(tokens, device)
+        ledger.tokens_RW[slot_B] = send(tokens, device)
         self.numbers_R5[slot_B] = send(numbers, device)
         self.temperature_R[slot_B] = send([r.temperature for r in requests], device)
         self.stops_R[slot_B] = send([r.stop_at_eos for r in requests], device)
-        rows.unmask_step_RC.index_fill_(0, slot_B, -1)
-        rows.status_R.index_fill_(0, slot_B, 0)
-        for values in (rows.planner_log_prob_RC, rows.token_log_prob_RC, rows.confidence_RC):
+        ledger.unmask_step_RC.index_fill_(0, slot_B, -1)
+        ledger.status_R.index_fill_(0, slot_B, 0)
+        for values in (ledger.planner_log_prob_RC, ledger.token_log_prob_RC, ledger.confidence_RC):
             values.index_fill_(0, slot_B, 0.0)
+        self.seen.update((slot, []) for slot in slots)
 
     def free(self, slots: Sequence[int]) -> None:
         """Leave nothing to do in these slots."""
         slot_B = send(slots, self.stops_R.device)
         self.numbers_R5[slot_B] = self.numbers_R5[SPARE].clone()
-        self.slots.status_R.index_fill_(0, slot_B, DONE)
+        self.ledger.status_R.index_fill_(0, slot_B, DONE)
 
-    def look(self, num_slots: int) -> list[int]:
-        """The status of the first slots. Here, and nowhere else in a step, the host waits for the device."""
-        if self.on_host is not self.slots:
-            self.on_host.memory_RN[:num_slots].copy_(self.slots.memory_RN[:num_slots])
-        status: list[int] = self.on_host.status_R[:num_slots].tolist()
-        return status
+    def look(self, slots: Sequence[int], recorded: Sequence[int] = ()) -> list[int]:
+        """The status of some slots. Here, and nowhere else in a step, the host waits for the device.
 
-    def harvest(self, slot: int, request: Request, mask_id: int, **known: Any) -> Trajectory:
-        """A row that was finished at the last look, on the CPU; `known` are fields that the host has."""
+        What a policy saw in the last step is kept of the slots that are `recorded`.
+        """
+        end = 1 + max(slots)
+        if self.on_host is not self.ledger:
+            self.on_host.memory_RN[:end].copy_(self.ledger.memory_RN[:end])
+        for slot in recorded:
+            self.seen[slot].append(self.on_host.confidence_RC[slot].clone())
+        status = self.on_host.status_R[:end].tolist()
+        return [status[slot] for slot in slots]
+
+    def harvest(
+        self, slot: int, request: Request, mask_id: int, cache: str, seen_whole: Sequence[int]
+    ) -> Trajectory:
+        """A row that was finished at the last look, on the CPU; `seen_whole` as there, under a cache."""
         found, prompt, records = self.on_host, len(request.prompt), request.record_log_probs
         unmask_step = found.unmask_step_RC[slot, : request.length].clone()
-        nfe = int(unmask_step.max()) + 1
+        nfe, seen = int(unmask_step.max()) + 1, self.seen[slot]
         return Trajectory(
             prompt=found.tokens_RW[slot, :prompt].clone(),
             tokens=found.tokens_RW[slot, prompt : request.size].clone(),
@@ -178,5 +193,7 @@ class State:
             temperature=request.temperature,
             planner_log_prob=found.planner_log_prob_RC[slot, :nfe].clone() if records else None,
             token_log_prob=found.token_log_prob_RC[slot, :nfe].clone() if records else None,
-            **known,
+            confidence=torch.stack([each[: request.length] for each in seen]) if seen else None,
+            cache=cache,
+            seen_whole=None if cache == "none" else torch.tensor(seen_whole, dtype=torch.int16),
         )

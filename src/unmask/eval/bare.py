@@ -13,8 +13,9 @@ import torch
 from torch import Tensor
 
 from unmask.decode.loop import decode, left_pad
-from unmask.eval.ways import Means, Workload, on_same_weights
-from unmask.planners.base import Confidences, Planner, Subset, View
+from unmask.eval.ways import Execution, Workload, on_same_weights
+from unmask.planners.base import Confidences, Planner, Subset, View, compile_head
+from unmask.planners.learned import LearnedPlanner
 from unmask.trajectory import Trajectory
 
 Call = Callable[[], Any]
@@ -45,35 +46,38 @@ class BareCalls:
     def nfe(self) -> int:
         return sum(len(tokens_BT) for tokens_BT, _ in self.states)
 
-    def forwards(self, means: Means) -> Call:
-        """The denoiser on all states, compiled or captured as a way does it."""
+    def forwards(self, execution: Execution) -> Call:
+        """The denoiser alone; captured, on the first state of each shape as often as the shape came."""
         net: Any = self.job.denoiser
-        if means.compile:
+        if execution.compile:
             net = on_same_weights(net)
             net.compile_blocks()
-        if not means.graphs:
+        if not execution.graphs:
             return _all_of([partial(net, *state) for state in self.states])
         firsts = {state[0].shape: state for state in reversed(self.states)}
         pool = torch.cuda.graph_pool_handle()
-        captured = {shape: _captured(partial(net, *state), pool) for shape, state in firsts.items()}
+        captured = {
+            shape: _captured(partial(net, *state), pool, self.job.denoiser.device)
+            for shape, state in firsts.items()
+        }
         return _all_of([captured[tokens_BT.shape] for tokens_BT, _ in self.states])
 
-    def planners(self, means: Means) -> Call:
+    def planners(self, execution: Execution) -> Call:
         """The planner's net as often as it was called."""
         planner: Any = self.job.planner
-        if means.compile:
+        if execution.compile:
             planner = on_same_weights(planner)
-            getattr(getattr(planner, "head", None), "compile_blocks", lambda: None)()
-        pool = torch.cuda.graph_pool_handle() if means.graphs else None
+            compile_head(planner)
+        pool = torch.cuda.graph_pool_handle() if execution.graphs else None
         calls: list[Call] = []
         for view, times in self.views:
             call = partial(planner, view)
-            calls += [_captured(call, pool) if means.graphs else call] * times
+            calls += [_captured(call, pool, self.job.denoiser.device) if execution.graphs else call] * times
         return _all_of(calls)
 
 
 class _Watched:
-    """A planner that keeps what it was called with, without logits."""
+    """A planner that keeps what it was called with."""
 
     def __init__(self, planner: Planner) -> None:
         self.planner = planner
@@ -85,8 +89,10 @@ class _Watched:
         self.calls[num_rows] += 1
         if num_rows not in self.views:
             confidence_BL = view.readout.confidence()
-            kept = Confidences(confidence_BL)
-            self.views[num_rows] = replace(view, readout=kept, confidence_BC=lambda: confidence_BL)
+            # What is read off logits is no part of a head of ours; another planner may want them.
+            is_ours = isinstance(self.planner, LearnedPlanner)
+            readout = Confidences(confidence_BL) if is_ours else view.readout
+            self.views[num_rows] = replace(view, readout=readout, confidence_BC=lambda: confidence_BL)
         return self.planner(view)
 
 
@@ -113,11 +119,10 @@ def _all_of(calls: Sequence[Call]) -> Call:
 
 
 @torch.no_grad()
-def _captured(call: Call, pool: Any) -> Call:
+def _captured(call: Call, pool: Any, device: torch.device) -> Call:
     """A call as a CUDA graph; what it compiles is compiled before."""
     call()
-    torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph, pool=pool):
+    with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool, stream=torch.cuda.Stream(device)):
         call()
     return partial(graph.replay)

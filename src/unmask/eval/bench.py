@@ -17,7 +17,7 @@ from unmask.decode.loop import DecodeError, check
 from unmask.eval.bare import BareCalls
 from unmask.eval.table import make_table, print_whole
 from unmask.eval.timing import Roofline, Run, forward_flops, interleaved, median_seconds, weight_bytes
-from unmask.eval.ways import Means, Way, Work, Workload
+from unmask.eval.ways import Execution, Way, Work, Workload
 from unmask.models.transformer import Transformer
 
 COLUMNS = (
@@ -119,31 +119,34 @@ def bench(
     if not peaks:
         raise DecodeError(f"no way of decoding worked; the first failed with {failed[next(iter(ways))]}")
     bare = BareCalls.of(job)
-    every_means = list(dict.fromkeys([Means(), *(ways[name].means for name in peaks)]))
+    executions = list(dict.fromkeys([Execution(), *(ways[name].execution for name in peaks)]))
     calls: dict[Any, Callable[[], Any]] = {name: ways[name] for name in peaks}
-    for means in every_means:
-        calls["forward", means], calls["planner", means] = bare.forwards(means), bare.planners(means)
-        calls["forward", means]()  # warms up
-        calls["planner", means]()
+    for execution in executions:
+        calls["forward", execution], calls["planner", execution] = (
+            bare.forwards(execution),
+            bare.planners(execution),
+        )
+        calls["forward", execution]()  # warms up
+        calls["planner", execution]()
     runs = interleaved(calls, rounds, device, warm_up=0)
     alone = {
-        means: _Bare(
-            forward=median_seconds(runs["forward", means]) / len(bare.states),
-            planner=median_seconds(runs["planner", means]) / len(bare.states),
+        execution: _Bare(
+            forward=median_seconds(runs["forward", execution]) / len(bare.states),
+            planner=median_seconds(runs["planner", execution]) / len(bare.states),
             calls=len(bare.states),
             nfe=bare.nfe,
         )
-        for means in every_means
+        for execution in executions
     }
     first = runs[next(iter(peaks))]
     return BenchReport(
         timings=[
-            _timing(job, name, runs[name], first, alone[ways[name].means], peaks[name], limits)
+            _timing(job, name, runs[name], first, alone[ways[name].execution], peaks[name], limits)
             for name in peaks
         ],
         failed=failed,
-        forward_ms=1e3 * alone[Means()].forward,
-        planner_ms=1e3 * alone[Means()].planner,
+        forward_ms=1e3 * alone[Execution()].forward,
+        planner_ms=1e3 * alone[Execution()].planner,
     )
 
 
@@ -257,9 +260,6 @@ def print_report(report: BenchReport) -> None:
     for name, why in report.failed.items():
         table.add_row(name, f"failed: {why.splitlines()[0]}")
     print_whole(table)
-    costs = {(each.forward_ms, each.planner_ms): each.name for each in reversed(report.timings)}
-    for (forward_ms, planner_ms), name in reversed(costs.items()):
-        words = (
-            f"bare forward {forward_ms:.2f} ms a call, planner's net {planner_ms:.2f} ms, run as in: {name}"
-        )
-        Console().print(words, highlight=False, soft_wrap=True)
+    for each in {one.forward_ms: one for one in reversed(report.timings)}.values():
+        costs = f"bare forward {each.forward_ms:.2f} ms a call, planner's net {each.planner_ms:.2f} ms"
+        Console().print(f"{costs}, run as in: {each.name}", highlight=False, soft_wrap=True)

@@ -35,8 +35,8 @@ class Work:
 
 
 @dataclass(frozen=True, slots=True)
-class Means:
-    """What makes the calls of a way faster, and those that it is compared with."""
+class Execution:
+    """Whether the denoiser and the head of the planner run compiled, and captured as CUDA graphs."""
 
     compile: bool = False
     graphs: bool = False
@@ -47,7 +47,7 @@ class Way:
     """Decodes all prompts."""
 
     decode: Callable[[], Work]
-    means: Means = Means()
+    execution: Execution = Execution()
 
     def __call__(self) -> Work:
         return self.decode()
@@ -110,7 +110,7 @@ def engine(job: Workload, settings: EngineSettings) -> Way:
                 made[0].work(job)  # a shape is captured when it comes for the second time
         return made[0].work(job)
 
-    return Way(way, Means(settings.compile, settings.graphs))
+    return Way(way, Execution(settings.compile, settings.graphs))
 
 
 class _TimedEngine(Engine):

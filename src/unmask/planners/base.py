@@ -168,6 +168,11 @@ class Planner(Protocol):
     def __call__(self, view: View) -> Subset: ...
 
 
+def compile_head(planner: Planner) -> None:
+    """Compile the blocks of its head with torch.compile, where it has a head with blocks."""
+    getattr(getattr(planner, "head", None), "compile_blocks", lambda: None)()
+
+
 def make_view(
     logits_BTV: Tensor,
     hidden_BTD: Tensor,
