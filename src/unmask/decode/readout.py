@@ -63,17 +63,15 @@ class HeadReadout:
         self.streams, self.temperature_B = streams, temperature_B
         self._raw_NV: Tensor | None = None
         self._reading: Reading | None = None
-        self._reads: Callable[[bool], Reading] = self._read_logits
+        self._of: tuple[HeadReadout, Tensor] | None = None
+        """What this is a part of, and which positions of it."""
 
     def at(self, index_BK: Tensor, streams: RowStreams, temperature_B: Tensor | None) -> "HeadReadout":
         """Of some of the N positions; the output layer is not asked again where all logits are held."""
         hidden_BKD = self.hidden_ND[index_BK]
-        found = HeadReadout(self.head, hidden_BKD, self.mask_id, self.most, streams, temperature_B)
-        if temperature_B is None:
-            found._reads = lambda spread: self._read(spread).of(index_BK)
-        elif len(self.hidden_ND) <= self.most:
-            found.head = lambda _: self._raw()[index_BK.flatten()]
-        return found
+        part = HeadReadout(self.head, hidden_BKD, self.mask_id, self.most, streams, temperature_B)
+        part._of = (self, index_BK)
+        return part
 
     def logits(self) -> Tensor:
         """(B, L, V) float32, whatever its size."""
@@ -100,7 +98,11 @@ class HeadReadout:
 
     def _raw(self) -> Tensor:
         if self._raw_NV is None:
-            self._raw_NV = self.head(self.hidden_ND)
+            if self._of is not None and self._of[0]._holds_all:
+                whole, index_BK = self._of
+                self._raw_NV = whole._raw()[index_BK.flatten()]
+            else:
+                self._raw_NV = self.head(self.hidden_ND)
         return self._raw_NV
 
     def _slices(self) -> list[slice]:
@@ -108,7 +110,7 @@ class HeadReadout:
 
     def _part(self, where: slice) -> Tensor:
         """(n, V) raw logits of a slice of the positions."""
-        if self._raw_NV is not None or len(self.hidden_ND) <= self.most:
+        if self._raw_NV is not None or self._holds_all:
             return self._raw()[where]
         return self.head(self.hidden_ND[where])
 
@@ -120,19 +122,24 @@ class HeadReadout:
         return (parts[0] if len(parts) == 1 else torch.cat(list(parts))).view(self.shape)
 
     @property
+    def _holds_all(self) -> bool:
+        return len(self.hidden_ND) <= self.most
+
+    @property
     def _has_kernel(self) -> bool:
         return self.hidden_ND.is_cuda and HAS_TRITON
 
     def _read(self, spread: bool = False) -> Reading:
         """All at once; with `spread` margin and entropy too."""
         if self._reading is None or (spread and self._reading.entropy is None):
-            self._reading = self._reads(spread)
+            if self._of is not None and self.temperature_B is None:
+                whole, index_BK = self._of
+                self._reading = whole._read(spread).of(index_BK)
+            else:
+                read = self._kernel(spread) if self._has_kernel else self._plain()
+                parts = zip(*(read(self._part(where), where) for where in self._slices()), strict=True)
+                self._reading = Reading._make(None if each[0] is None else self._join(each) for each in parts)
         return self._reading
-
-    def _read_logits(self, spread: bool) -> Reading:
-        read = self._kernel(spread) if self._has_kernel else self._plain()
-        parts = zip(*(read(self._part(where), where) for where in self._slices()), strict=True)
-        return Reading._make(None if each[0] is None else self._join(each) for each in parts)
 
     def _kernel(self, spread: bool) -> Callable[[Tensor, slice], Reading]:
         """Reads (n, V) raw logits of a slice of the positions in one pass."""
