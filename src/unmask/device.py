@@ -29,7 +29,7 @@ def present_device(device: Any) -> torch.device:
 
 def send(numbers: Tensor | Sequence[Any], device: torch.device) -> Tensor:
     """What the host has, as a tensor on a device; the host does not wait for it."""
-    here = torch.as_tensor(numbers)
+    here = torch.as_tensor(numbers, device="cpu")  # whatever the default device
     return here.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else here.to(device)
 
 

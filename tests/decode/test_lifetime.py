@@ -93,6 +93,23 @@ def recorded(row: Trajectory) -> list[torch.Tensor]:
     return [each for each in found if each is not None]
 
 
+@pytest.mark.parametrize("name", ["top_k", "policy"])
+def test_defaults_of_pytorch_change_nothing(name: str) -> None:
+    settings = {"temperature": 0.7, "record_log_probs": True, **SHARED}
+    wanted = engine(PLANNERS[name], cache="dual").decode(PROMPTS, **settings)
+    try:
+        torch.set_default_device("meta")
+        torch.set_default_dtype(torch.float64)
+        found = engine(PLANNERS[name], cache="dual").decode(PROMPTS, **settings)
+    finally:
+        torch.set_default_device("cpu")
+        torch.set_default_dtype(torch.float32)
+    for row, other in zip(found, wanted, strict=True):
+        assert_same(row, other)
+        for ours, theirs in zip(recorded(row), recorded(other), strict=True):
+            torch.testing.assert_close(ours, theirs)
+
+
 def test_a_finished_row_keeps_nothing_of_the_engine() -> None:
     served = engine(PLANNERS["policy"], max_rows=1)
     first = served.decode(PROMPTS[:1], record_log_probs=True, **SHARED)[0]

@@ -23,7 +23,7 @@ from unmask.eval.ways import (
 )
 from unmask.models.base import Denoised
 from unmask.models.transformer import Transformer
-from unmask.planners.base import Subset, View
+from unmask.planners.base import View
 
 CPU = torch.device("cpu")
 
@@ -87,10 +87,10 @@ def test_a_learned_planner_alone_is_called_as_the_reference_loop_calls_it() -> N
 
 def test_a_planner_of_ones_own_is_timed_whatever_it_reads() -> None:
     class ByEntropy(nn.Module):
-        def forward(self, view: View) -> Subset:
-            return unmask.planner("entropy", k=2)(view)
+        def forward(self, view: View) -> Tensor:
+            return 2 - 4 * view.readout.entropy()
 
-    job = dataclasses.replace(job_on(tiny_net()), planner=ByEntropy())
+    job = dataclasses.replace(job_on(tiny_net()), planner=unmask.LearnedPlanner(ByEntropy()))
     report = bench(job, {"loop": reference(job)}, rounds=1)
     assert report.planner_ms > 0
 

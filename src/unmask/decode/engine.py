@@ -6,6 +6,7 @@ cache the engine gives, token for token, what the reference loop `unmask.decode.
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from itertools import count, islice
 from operator import index
 
 import torch
@@ -243,7 +244,7 @@ class Engine:
         if not requests:
             return
         taken = {running.slot for running in self._running.values()}
-        slots = [slot for slot in range(1, most + 1) if slot not in taken][: len(requests)]
+        slots = list(islice((slot for slot in count(1) if slot not in taken), len(requests)))
         new = [Running(request, slot) for request, slot in zip(requests, slots, strict=True)]
         self._running.update((running.request.id, running) for running in new)
         for request in requests:  # only now: whatever interrupts this, a row is in one place at least

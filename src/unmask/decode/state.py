@@ -107,7 +107,7 @@ class State:
             on_host=on_host,
             seen={},
             numbers_R5=numbers_R5,
-            temperature_R=torch.zeros(count, device=device),
+            temperature_R=torch.zeros(count, dtype=torch.float32, device=device),
             stops_R=torch.zeros(count, dtype=torch.bool, device=device),
         )
 
@@ -142,15 +142,17 @@ class State:
         """Lay out new rows: prompt, then masks."""
         device, ledger = self.stops_R.device, self.ledger
         slot_B = send(slots, device)
-        tokens = torch.zeros(len(slots), ledger.tokens_RW.shape[1], dtype=torch.int64)
+        host = torch.device("cpu")
+        tokens = torch.zeros(len(slots), ledger.tokens_RW.shape[1], dtype=torch.int64, device=host)
+        temperatures = torch.tensor([r.temperature for r in requests], dtype=torch.float32, device=host)
         for row, request in enumerate(requests):
             prompt = len(request.prompt)
-            tokens[row, :prompt] = torch.tensor(request.prompt)
+            tokens[row, :prompt] = torch.tensor(request.prompt, device=host)
             tokens[row, prompt : request.size] = mask_id
         numbers = [[len(r.prompt), r.length, r.block_length, 0, r.seed] for r in requests]
         ledger.tokens_RW[slot_B] = send(tokens, device)
         self.numbers_R5[slot_B] = send(numbers, device)
-        self.temperature_R[slot_B] = send([r.temperature for r in requests], device)
+        self.temperature_R[slot_B] = send(temperatures, device)
         self.stops_R[slot_B] = send([r.stop_at_eos for r in requests], device)
         ledger.unmask_step_RC.index_fill_(0, slot_B, -1)
         ledger.status_R.index_fill_(0, slot_B, 0)
@@ -195,5 +197,5 @@ class State:
             token_log_prob=found.token_log_prob_RC[slot, :nfe].clone() if records else None,
             confidence=torch.stack([each[: request.length] for each in seen]) if seen else None,
             cache=cache,
-            seen_whole=None if cache == "none" else torch.tensor(seen_whole, dtype=torch.int16),
+            seen_whole=None if cache == "none" else torch.tensor(seen_whole, dtype=torch.int16, device="cpu"),
         )

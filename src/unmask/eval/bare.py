@@ -16,6 +16,7 @@ from unmask.decode.loop import decode, left_pad
 from unmask.eval.ways import Execution, Workload, on_same_weights
 from unmask.planners.base import Confidences, Planner, Subset, View, compile_head
 from unmask.planners.learned import LearnedPlanner
+from unmask.planners.load import HEADS
 from unmask.trajectory import Trajectory
 
 Call = Callable[[], Any]
@@ -89,8 +90,9 @@ class _Watched:
         self.calls[num_rows] += 1
         if num_rows not in self.views:
             confidence_BL = view.readout.confidence()
-            # What is read off logits is no part of a head of ours; another planner may want them.
-            is_ours = isinstance(self.planner, LearnedPlanner)
+            # What is read off logits is no part of a head of ours; another one may want them.
+            head = self.planner.head if isinstance(self.planner, LearnedPlanner) else None
+            is_ours = type(head) in [known for known, _ in HEADS.values()]
             readout = Confidences(confidence_BL) if is_ours else view.readout
             self.views[num_rows] = replace(view, readout=readout, confidence_BC=lambda: confidence_BL)
         return self.planner(view)
