@@ -102,7 +102,7 @@ def test_defaults_of_pytorch_change_nothing(name: str) -> None:
         torch.set_default_dtype(torch.float64)
         found = engine(PLANNERS[name], cache="dual").decode(PROMPTS, **settings)
     finally:
-        torch.set_default_device("cpu")
+        torch.set_default_device(None)
         torch.set_default_dtype(torch.float32)
     for row, other in zip(found, wanted, strict=True):
         assert_same(row, other)
