@@ -161,7 +161,8 @@ class State:
         self.seen.update((slot, []) for slot in slots)
 
     def free(self, slots: Sequence[int]) -> None:
-        """Leave nothing to do in these slots."""
+        """Leave nothing to do in these slots, and nothing of what was there."""
+        self.seen.update((slot, []) for slot in slots)
         slot_B = send(slots, self.stops_R.device)
         self.numbers_R5[slot_B] = self.numbers_R5[SPARE].clone()
         self.ledger.status_R.index_fill_(0, slot_B, DONE)
