@@ -9,8 +9,8 @@ from benchmarks.sizes import random_planner
 from tests.models.tiny import tiny_net
 from unmask.decode.engine import EngineSettings
 from unmask.eval.bare import BareCalls
-from unmask.eval.bench import bench, least_seconds, print_report
-from unmask.eval.timing import Roofline, forward_flops, interleaved, weight_bytes
+from unmask.eval.bench import _Bare, bench, least_seconds, print_report
+from unmask.eval.timing import Roofline, Run, forward_flops, interleaved, weight_bytes
 from unmask.eval.ways import (
     Execution,
     Way,
@@ -93,6 +93,13 @@ def test_a_planner_of_ones_own_is_timed_whatever_it_reads() -> None:
     job = dataclasses.replace(job_on(tiny_net()), planner=unmask.LearnedPlanner(ByEntropy()))
     report = bench(job, {"loop": reference(job)}, rounds=1)
     assert report.planner_ms > 0
+
+
+def test_overhead_is_a_share_of_the_forward_of_its_own_round() -> None:
+    """A machine that is twice as slow in one round tells nothing new."""
+    bare = _Bare(forwards=[1.0, 2.0, 1.0], planners=[0.5, 1.0, 0.5], calls=10, nfe=10)
+    runs = [Run(seconds, None) for seconds in (16.0, 32.0, 16.0)]
+    assert bare.overhead(runs) == pytest.approx(0.1)
 
 
 def test_ways_are_compared_with_the_first_one_and_by_their_nfe() -> None:

@@ -287,7 +287,8 @@ class Engine:
         assert runner is not None
         running = list(self._running.values())
         sees = sight_of(self.planner) == "confidence"
-        recorded = [each.slot for each in running if sees and each.request.record_log_probs]
+        kept = [each for each in running if sees and each.request.record_log_probs]
+        recorded = {each.slot: each.request.length for each in kept}
         num_steps = 1 if recorded else settings.steps_per_sync
         whole = [each for each in running if each.needs_whole]
         cached = [each for each in running if not each.needs_whole]

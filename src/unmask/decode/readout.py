@@ -63,14 +63,14 @@ class HeadReadout:
         self.streams, self.temperature_B = streams, temperature_B
         self._raw_NV: Tensor | None = None
         self._reading: Reading | None = None
-        self._of: tuple[HeadReadout, Tensor] | None = None
+        self._parent: tuple[HeadReadout, Tensor] | None = None
         """What this is a part of, and which positions of it."""
 
     def at(self, index_BK: Tensor, streams: RowStreams, temperature_B: Tensor | None) -> "HeadReadout":
         """Of some of the N positions; the output layer is not asked again where all logits are held."""
         hidden_BKD = self.hidden_ND[index_BK]
         part = HeadReadout(self.head, hidden_BKD, self.mask_id, self.most, streams, temperature_B)
-        part._of = (self, index_BK)
+        part._parent = (self, index_BK)
         return part
 
     def logits(self) -> Tensor:
@@ -98,8 +98,8 @@ class HeadReadout:
 
     def _raw(self) -> Tensor:
         if self._raw_NV is None:
-            if self._of is not None and self._of[0]._holds_all:
-                whole, index_BK = self._of
+            if self._parent is not None and self._parent[0]._holds_all:
+                whole, index_BK = self._parent
                 self._raw_NV = whole._raw()[index_BK.flatten()]
             else:
                 self._raw_NV = self.head(self.hidden_ND)
@@ -132,8 +132,8 @@ class HeadReadout:
     def _read(self, spread: bool = False) -> Reading:
         """All at once; with `spread` margin and entropy too."""
         if self._reading is None or (spread and self._reading.entropy is None):
-            if self._of is not None and self.temperature_B is None:
-                whole, index_BK = self._of
+            if self._parent is not None and self.temperature_B is None:
+                whole, index_BK = self._parent
                 self._reading = whole._read(spread).of(index_BK)
             else:
                 read = self._kernel(spread) if self._has_kernel else self._plain()

@@ -1,6 +1,6 @@
 """The rows of the engine, one slot each. R slots, N bytes of a slot, W columns, C completion positions."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 
 import torch
@@ -42,7 +42,7 @@ class Request:
 class Ledger:
     """All that the host reads of the slots: views of one piece of memory, so that it comes by one transfer.
 
-    The last column of each takes what must not be written anywhere.
+    The last column of each, but of the status, takes what must not be written anywhere.
     """
 
     memory_RN: Tensor
@@ -161,22 +161,22 @@ class State:
         self.seen.update((slot, []) for slot in slots)
 
     def free(self, slots: Sequence[int]) -> None:
-        """Leave nothing to do in these slots, and nothing of what was there."""
+        """Leave nothing to do in these slots."""
         self.seen.update((slot, []) for slot in slots)
         slot_B = send(slots, self.stops_R.device)
         self.numbers_R5[slot_B] = self.numbers_R5[SPARE].clone()
         self.ledger.status_R.index_fill_(0, slot_B, DONE)
 
-    def look(self, slots: Sequence[int], recorded: Sequence[int] = ()) -> list[int]:
+    def look(self, slots: Sequence[int], recorded: Mapping[int, int]) -> list[int]:
         """The status of some slots. Here, and nowhere else in a step, the host waits for the device.
 
-        What a policy saw in the last step is kept of the slots that are `recorded`.
+        Of slots that are `recorded`, so many positions of what a policy saw in the last step are kept.
         """
         end = 1 + max(slots)
         if self.on_host is not self.ledger:
             self.on_host.memory_RN[:end].copy_(self.ledger.memory_RN[:end])
-        for slot in recorded:
-            self.seen[slot].append(self.on_host.confidence_RC[slot].clone())
+        for slot, length in recorded.items():
+            self.seen[slot].append(self.on_host.confidence_RC[slot, :length].clone())
         status = self.on_host.status_R[:end].tolist()
         return [status[slot] for slot in slots]
 
@@ -196,7 +196,7 @@ class State:
             temperature=request.temperature,
             planner_log_prob=found.planner_log_prob_RC[slot, :nfe].clone() if records else None,
             token_log_prob=found.token_log_prob_RC[slot, :nfe].clone() if records else None,
-            confidence=torch.stack([each[: request.length] for each in seen]) if seen else None,
+            confidence=torch.stack(seen) if seen else None,
             cache=cache,
             seen_whole=None if cache == "none" else torch.tensor(seen_whole, dtype=torch.int16, device="cpu"),
         )

@@ -64,7 +64,8 @@ class Timing:
     """The same for `ms_per_nfe`: for where draws made different numbers of steps."""
     overhead: float | None
     """Time beyond that of the bare forwards and planner nets, as a share of the forwards, which are compiled
-    and captured where the way is; where as many calls were made as in the reference loop, none cached."""
+    and captured where the way is, paired by round; where as many calls were made as in the reference loop,
+    none cached."""
     forward_ms: float
     """A bare forward, as this way runs it: the mean of all calls that the reference loop makes."""
     planner_ms: float
@@ -122,17 +123,15 @@ def bench(
     executions = list(dict.fromkeys([Execution(), *(ways[name].execution for name in peaks)]))
     calls: dict[Any, Callable[[], Any]] = {name: ways[name] for name in peaks}
     for execution in executions:
-        calls["forward", execution], calls["planner", execution] = (
-            bare.forwards(execution),
-            bare.planners(execution),
-        )
-        calls["forward", execution]()  # warms up
-        calls["planner", execution]()
+        forward, planner = bare.forwards(execution), bare.planners(execution)
+        calls["forward", execution], calls["planner", execution] = forward, planner
+        forward()  # warms up
+        planner()
     runs = interleaved(calls, rounds, device, warm_up=0)
     alone = {
         execution: _Bare(
-            forward=median_seconds(runs["forward", execution]) / len(bare.states),
-            planner=median_seconds(runs["planner", execution]) / len(bare.states),
+            forwards=[run.seconds / len(bare.states) for run in runs["forward", execution]],
+            planners=[run.seconds / len(bare.states) for run in runs["planner", execution]],
             calls=len(bare.states),
             nfe=bare.nfe,
         )
@@ -154,11 +153,26 @@ def bench(
 class _Bare:
     """What the reference loop calls, alone."""
 
-    forward: float
-    """Seconds of a call, in the mean."""
-    planner: float
+    forwards: list[float]
+    """Seconds of a call, the mean of each round; as `planners`."""
+    planners: list[float]
     calls: int
     nfe: int
+
+    @property
+    def forward(self) -> float:
+        return statistics.median(self.forwards)
+
+    @property
+    def planner(self) -> float:
+        return statistics.median(self.planners)
+
+    def overhead(self, runs: Sequence[Run]) -> float:
+        """Of runs that made as many calls, the median of the rounds."""
+        rounds = zip(runs, self.forwards, self.planners, strict=True)
+        return statistics.median(
+            (run.seconds / self.calls - forward - planner) / forward for run, forward, planner in rounds
+        )
 
 
 def _timing(
@@ -193,9 +207,7 @@ def _timing(
         planner_nfe=nfe * job.is_learned,
         speedup=statistics.median(base.seconds / run.seconds for base, run in pairs),
         speedup_per_nfe=statistics.median(_seconds_per_nfe(b) / _seconds_per_nfe(r) for b, r in pairs),
-        overhead=(seconds / calls - bare.forward - bare.planner) / bare.forward
-        if is_like_reference
-        else None,
+        overhead=bare.overhead(runs) if is_like_reference else None,
         forward_ms=1e3 * bare.forward,
         planner_ms=1e3 * bare.planner,
         share_of_limit=None if least is None else least / median_seconds(runs[:1]),
@@ -260,6 +272,10 @@ def print_report(report: BenchReport) -> None:
     for name, why in report.failed.items():
         table.add_row(name, f"failed: {why.splitlines()[0]}")
     print_whole(table)
-    for each in {one.forward_ms: one for one in reversed(report.timings)}.values():
+    costs_told: set[float] = set()
+    for each in report.timings:
+        if each.forward_ms in costs_told:
+            continue
+        costs_told.add(each.forward_ms)
         costs = f"bare forward {each.forward_ms:.2f} ms a call, planner's net {each.planner_ms:.2f} ms"
         Console().print(f"{costs}, run as in: {each.name}", highlight=False, soft_wrap=True)
