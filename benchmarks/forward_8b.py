@@ -26,6 +26,7 @@ from torch import Tensor, nn
 import unmask
 from benchmarks.kernels import profiled
 from benchmarks.sizes import SIZES, forget_cached, random_net, write_checkpoint
+from unmask.decode.graphs import Capture
 from unmask.device import DTYPES
 from unmask.eval.timing import (
     Roofline,
@@ -244,9 +245,7 @@ def captured(call: Callable[[], Any]) -> Callable[[], None]:
         for _ in range(3):
             call()
     torch.cuda.current_stream().wait_stream(stream)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        call()
+    graph = Capture(torch.device("cuda", torch.cuda.current_device()))(call)
 
     def replay(held: Callable[[], Any] = call) -> None:  # what the graph reads lives as long as the call
         graph.replay()

@@ -34,9 +34,10 @@ def send(numbers: Tensor | Sequence[Any], device: torch.device) -> Tensor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Also of a CPU and of pinned memory, for which PyTorch has no class."""
-    words = ("can't allocate memory", "out of memory")
-    return isinstance(error, torch.OutOfMemoryError) or any(each in str(error) for each in words)
+    """Also of a CPU and of pinned memory, for which PyTorch has no class of its own."""
+    words = ("can't allocate memory", "CUDA error: out of memory")
+    is_one = isinstance(error, torch.OutOfMemoryError)
+    return is_one or (isinstance(error, RuntimeError) and any(each in str(error) for each in words))
 
 
 def known_dtype(name: Any) -> torch.dtype:

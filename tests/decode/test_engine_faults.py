@@ -224,7 +224,12 @@ def test_an_interrupt_loses_and_repeats_no_row(
 
 @pytest.mark.parametrize("cache", ["none", "dual"])
 @pytest.mark.parametrize(
-    "error", [torch.OutOfMemoryError("made up"), RuntimeError("DefaultCPUAllocator: can't allocate memory")]
+    "error",
+    [
+        torch.OutOfMemoryError("made up"),
+        RuntimeError("DefaultCPUAllocator: can't allocate memory"),
+        RuntimeError("CUDA error: out of memory"),  # of pinned memory
+    ],
 )
 def test_no_memory_for_rows_that_come_in_is_no_loss_either(
     monkeypatch: pytest.MonkeyPatch, cache: Any, error: Exception
@@ -304,3 +309,13 @@ def test_a_setting_without_a_default_of_none_has_to_be_a_number(name: str) -> No
 def test_a_stream_refuses_what_cannot_be_decoded_at_once() -> None:
     with pytest.raises(ValueError, match="does not divide"):
         engine().stream([[1]], length=6, block_length=4)
+
+
+def test_a_planner_that_speaks_of_memory_has_not_run_out_of_it() -> None:
+    def talks(view: View) -> Any:
+        raise ValueError("out of memory for names")
+
+    served = engine(talks)
+    served.submit([1], **SHARED)
+    with pytest.raises(ValueError, match="for names"):
+        served.step()

@@ -1,6 +1,6 @@
 """Steps captured as CUDA graphs: what is launched once is replayed without the host."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -10,6 +10,25 @@ from unmask.decode.runner import Batch, Runner, Shape
 
 MAX_GRAPHS = 64
 _Key = tuple[Shape, tuple[int, int] | None]
+
+
+class Capture:
+    """Captures calls as CUDA graphs, on its GPU whichever is current; nothing may compile in them any more.
+
+    The graphs share memory, which they do if captured on one stream: replay one at a time.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self._device, self._stream = device, torch.cuda.Stream(device)
+        self._pool: Any = None
+
+    def __call__(self, call: Callable[[], Any]) -> torch.cuda.CUDAGraph:
+        graph = torch.cuda.CUDAGraph()
+        captured = torch.cuda.graph(graph, pool=self._pool, stream=self._stream)
+        with torch.cuda.device(self._device), captured:
+            call()
+        self._pool = graph.pool()
+        return graph
 
 
 class GraphedRunner:
@@ -25,9 +44,7 @@ class GraphedRunner:
         self._graphs: dict[_Key, tuple[torch.cuda.CUDAGraph, Batch]] = {}
         self._filled: dict[_Key, Batch] = {}
         """What the captured tensors hold a copy of."""
-        self._pool: Any = None
-        self._device = runner.denoiser.device
-        self._stream = torch.cuda.Stream(self._device)
+        self._capture = Capture(runner.denoiser.device)
 
     def step(self, batch: Batch) -> None:
         where = (batch.slots.start, batch.slots.stop) if isinstance(batch.slots, slice) else None
@@ -41,8 +58,10 @@ class GraphedRunner:
             graph.replay()
         elif key in self._seen and len(self._graphs) < MAX_GRAPHS:
             held = batch.clone()
-            self._graphs[key] = (self._capture(held), held)
-            self._graphs[key][0].replay()
+            with _fresh_casts():
+                graph = self._capture(lambda: self.runner.step(held))
+            self._graphs[key] = (graph, held)
+            graph.replay()
         else:
             self._seen.add(key)
             with _fresh_casts():  # as in a capture, where nothing may be compiled any more
@@ -53,15 +72,7 @@ class GraphedRunner:
         self._graphs.clear()
         self._filled.clear()
         self._seen.clear()
-        self._pool = None
-
-    def _capture(self, batch: Batch) -> torch.cuda.CUDAGraph:
-        graph = torch.cuda.CUDAGraph()
-        captured = torch.cuda.graph(graph, pool=self._pool, stream=self._stream)
-        with torch.cuda.device(self._device), _fresh_casts(), captured:  # of its GPU, whichever is current
-            self.runner.step(batch)
-        self._pool = graph.pool()
-        return graph
+        self._capture = Capture(self.runner.denoiser.device)
 
 
 @contextmanager

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from unmask.decode.graphs import Capture
 from unmask.decode.loop import decode, left_pad
 from unmask.eval.ways import Execution, Workload, on_same_weights
 from unmask.planners.base import Confidences, Planner, Subset, View, compile_head
@@ -56,11 +57,8 @@ class BareCalls:
         if not execution.graphs:
             return _all_of([partial(net, *state) for state in self.states])
         firsts = {state[0].shape: state for state in reversed(self.states)}
-        pool = torch.cuda.graph_pool_handle()
-        captured = {
-            shape: _captured(partial(net, *state), pool, self.job.denoiser.device)
-            for shape, state in firsts.items()
-        }
+        capture = Capture(self.job.denoiser.device)
+        captured = {shape: _replayed(partial(net, *state), capture) for shape, state in firsts.items()}
         return _all_of([captured[tokens_BT.shape] for tokens_BT, _ in self.states])
 
     def planners(self, execution: Execution) -> Call:
@@ -69,11 +67,11 @@ class BareCalls:
         if execution.compile:
             planner = on_same_weights(planner)
             compile_head(planner)
-        pool = torch.cuda.graph_pool_handle() if execution.graphs else None
+        capture = Capture(self.job.denoiser.device) if execution.graphs else None
         calls: list[Call] = []
         for view, times in self.views:
             call = partial(planner, view)
-            calls += [_captured(call, pool, self.job.denoiser.device) if execution.graphs else call] * times
+            calls += [call if capture is None else _replayed(call, capture)] * times
         return _all_of(calls)
 
 
@@ -121,10 +119,7 @@ def _all_of(calls: Sequence[Call]) -> Call:
 
 
 @torch.no_grad()
-def _captured(call: Call, pool: Any, device: torch.device) -> Call:
-    """A call as a CUDA graph; what it compiles is compiled before."""
+def _replayed(call: Call, capture: Capture) -> Call:
+    """A call as a CUDA graph, made once before: what it compiles is compiled then."""
     call()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.device(device), torch.cuda.graph(graph, pool=pool, stream=torch.cuda.Stream(device)):
-        call()
-    return partial(graph.replay)
+    return capture(call).replay
