@@ -44,7 +44,7 @@ def bench(
     ] = [],  # noqa: B006
     max_rows: Annotated[int | None, typer.Option(help="Rows that the engine decodes at a time.")] = None,
     compiled: Compile = False,
-    graphs: Graphs = False,
+    graphs: Graphs = None,
     steps_per_sync: StepsPerSync = 1,
     rounds: Annotated[int, typer.Option(help="Timings of each; medians are shown.")] = 3,
     seed: int = 0,

@@ -46,7 +46,10 @@ Cache = Annotated[
     str,
     typer.Option(help="none (exact), prefix, dual; dual(2): a row is seen whole again after 2 cached steps."),
 ]
-Graphs = Annotated[bool, typer.Option("--graphs", help="The engine with CUDA graphs.")]
+Graphs = Annotated[
+    bool | None,
+    typer.Option("--graphs/--no-graphs", help="The engine with CUDA graphs; by default where it can."),
+]
 Compile = Annotated[bool, typer.Option("--compile", help="The engine with compiled blocks.")]
 StepsPerSync = Annotated[
     int, typer.Option(help="Without a cache: the engine's steps before the host looks who has finished.")
@@ -60,7 +63,7 @@ def engine_settings(
     decoder: str = "engine",
     *,
     cache: str,
-    graphs: bool,
+    graphs: bool | None,
     compiled: bool,
     steps_per_sync: int,
     device_map: str | None = None,

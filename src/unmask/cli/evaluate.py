@@ -51,7 +51,7 @@ def evaluate(
     batch_size: Annotated[int, typer.Option(help="Rows per denoiser call.")] = 64,
     decoder: Decoder = "engine",
     cache: Cache = "none",
-    graphs: Graphs = False,
+    graphs: Graphs = None,
     compiled: Compile = False,
     steps_per_sync: StepsPerSync = 1,
     device: Device = "cpu",

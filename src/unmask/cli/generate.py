@@ -41,7 +41,7 @@ def generate(
     ] = False,
     decoder: Decoder = "engine",
     cache: Cache = "none",
-    graphs: Graphs = False,
+    graphs: Graphs = None,
     compiled: Compile = False,
     steps_per_sync: StepsPerSync = 1,
     device: Device = "cpu",

@@ -12,7 +12,7 @@ from operator import index
 import torch
 
 from unmask.decode.batches import whole_rows, windows
-from unmask.decode.graphs import GraphedRunner
+from unmask.decode.graphs import GraphedRunner, uses_graphs
 from unmask.decode.layouts import KeyValueCache
 from unmask.decode.loop import DecodeError, check
 from unmask.decode.rows import Finished, Queue, Running, room_for
@@ -55,11 +55,9 @@ class Engine:
     ) -> None:
         if not all(hasattr(denoiser, name) for name in ("encode", "head", "config")):
             raise ValueError(f"the engine cannot run a {type(denoiser).__name__}; use unmask.decode")
-        if settings.graphs and denoiser.device.type != "cuda":
-            raise ValueError(f"graphs are CUDA graphs, and the model is on {denoiser.device}; leave them out")
-        if settings.graphs and len({weight.device for weight in denoiser.parameters()}) > 1:
-            raise ValueError("graphs stay on one GPU, and the model is on several; leave graphs out")
         self.denoiser, self.planner, self.settings = denoiser, planner, settings
+        self.graphs = uses_graphs(settings.graphs, denoiser, planner)
+        """Whether steps are captured as CUDA graphs."""
         self.calls: Counter[str] = Counter()
         """Of the denoiser so far, on however many rows: whole, window."""
         if settings.compile:
@@ -271,14 +269,17 @@ class Engine:
             else:
                 state = state.grown(most, width, length)
             if settings.cache != "none" and self._cache is None:
-                self._cache = KeyValueCache(settings.graphs)
+                self._cache = KeyValueCache(self.graphs)
             runner = Runner(self.denoiser, self.planner, state, self._cache, settings.max_logits)
-            self._runner = GraphedRunner(runner) if settings.graphs else runner
+            self._runner = GraphedRunner(runner) if self.graphs else runner
             self._state = state
             self._batches.clear()
         is_new = self._cache is not None and self._cache.reserve(last + 1, most + 1, state.width)
-        if is_new and isinstance(self._runner, GraphedRunner):
-            self._runner.forget()
+        if isinstance(self._runner, GraphedRunner):
+            if is_new:
+                self._runner.forget()
+            elif is_idle:
+                self._runner.forget_what_changed()
 
     def _advance(self) -> None:
         """One step of every running row: rows that must be seen whole together, windows together."""
@@ -322,7 +323,7 @@ class Engine:
         if key not in self._batches:
             self._batches = {old: batch for old, batch in self._batches.items() if old[0] != is_window}
             assert self._state is not None
-            device, width, fixed = self.denoiser.device, self._state.width, self.settings.graphs
+            device, width, fixed = self.denoiser.device, self._state.width, self.graphs
             if is_window:
                 made = windows(slots, requests, columns, device, width, fixed, is_dual)
             else:

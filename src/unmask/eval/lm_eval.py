@@ -36,7 +36,7 @@ class UnmaskLM(LM):  # type: ignore[misc]
         batch_size: rows per denoiser call.
         max_batch_size: of the harness; not used.
         cache: what a step takes from an earlier one; prefix and dual are approximate.
-        graphs, compile: of the engine, see `EngineSettings`; for speed on a GPU, both.
+        graphs, compile: of the engine, see `EngineSettings`.
         device_map: spreads the model over the GPUs of one process, see `load_denoiser`.
         log: JSONL file to append completion, NFE, tokens and seconds of each answer to.
         answering: fields of `Answering`: length, block_length, temperature, stop_at_eos, seed, num_draws (or
@@ -52,7 +52,7 @@ class UnmaskLM(LM):  # type: ignore[misc]
         batch_size: int | str = 16,
         max_batch_size: int | None = None,
         cache: Literal["none", "prefix", "dual"] = "none",
-        graphs: bool = False,
+        graphs: bool | None = None,
         compile: bool = False,
         device_map: Literal["auto", "balanced"] | None = None,
         log: str | None = None,
@@ -61,7 +61,7 @@ class UnmaskLM(LM):  # type: ignore[misc]
         super().__init__()
         if not str(batch_size).isdecimal():
             raise ValueError(f"batch_size {batch_size!r}: give a number")
-        for name, given in (("graphs", graphs), ("compile", compile)):
+        for name, given in (("graphs", False if graphs is None else graphs), ("compile", compile)):
             if not isinstance(given, bool):  # other words than True and False the harness leaves as they are
                 raise ValueError(f"{name}={given!r}: give True or False")
         if "mc_num" in answering:

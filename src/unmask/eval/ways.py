@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from unmask.decode.engine import Engine, EngineSettings, Finished
+from unmask.decode.graphs import uses_graphs
 from unmask.decode.loop import decode
 from unmask.eval.published import Published
 from unmask.models.base import Denoiser
@@ -99,6 +100,7 @@ def reference(job: Workload) -> Way:
 def engine(job: Workload, settings: EngineSettings) -> Way:
     """The decode engine, made in the first decode; later ones find its graphs and compiled parts."""
     made: list[_TimedEngine] = []
+    graphs = uses_graphs(settings.graphs, job.denoiser, job.planner)  # type: ignore[arg-type]
 
     def way() -> Work:
         if not made:
@@ -106,11 +108,11 @@ def engine(job: Workload, settings: EngineSettings) -> Way:
             if settings.compile:  # the other ways go on with the nets as they are
                 net, planner = on_same_weights(net), on_same_weights(planner)
             made.append(_TimedEngine(net, planner, settings))  # type: ignore[arg-type]
-            if settings.graphs:
+            if graphs:
                 made[0].work(job)  # a shape is captured when it comes for the second time
         return made[0].work(job)
 
-    return Way(way, Execution(settings.compile, settings.graphs))
+    return Way(way, Execution(settings.compile, graphs))
 
 
 class _TimedEngine(Engine):

@@ -5,7 +5,7 @@ B rows, T positions, D width, V symbols.
 
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -64,6 +64,8 @@ class TransformerConfig:
 
 class Transformer(nn.Module):
     """A `Denoiser` (see `unmask.models.base`)."""
+
+    capturable: ClassVar[bool] = True
 
     def __init__(self, config: TransformerConfig, tokenizer: Any = None) -> None:
         super().__init__()

@@ -162,8 +162,20 @@ def sight_of(planner: "Planner") -> Sight:
     return sight
 
 
+def is_capturable(part: object) -> bool:
+    """What `capturable` in its class says, and False where that says nothing, as in one that is derived.
+
+    True promises that a call launches the same work whatever its tensors hold, and does not wait for the
+    device: captured as a CUDA graph, it can be replayed.
+    """
+    return "capturable" in vars(type(part)) and bool(part.capturable)  # type: ignore[attr-defined]
+
+
 class Planner(Protocol):
-    """Decides which open positions to unmask. Heuristic or learned: nobody asks which, see `sight_of`."""
+    """Decides which open positions to unmask. Heuristic or learned: nobody asks which.
+
+    Its class may say more of it: see `sight_of` and `is_capturable`.
+    """
 
     def __call__(self, view: View) -> Subset: ...
 

@@ -6,6 +6,7 @@ of conditions; (X, T) is a canvas, see `unmask.layers.Layout`.
 """
 
 from dataclasses import dataclass
+from typing import ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -62,6 +63,8 @@ class DultraHead(nn.Module):
     fraction of the row that is not masked and on whether each position is an eligible mask. Unlike the
     published head it does not attend to padding.
     """
+
+    capturable: ClassVar[bool] = True
 
     def __init__(self, config: DultraHeadConfig) -> None:
         super().__init__()
@@ -151,6 +154,8 @@ class ConfidencePolicy(nn.Module):
     before training all logits are near `bias`.
     """
 
+    capturable: ClassVar[bool] = True
+
     def __init__(self, config: ConfidencePolicyConfig) -> None:
         super().__init__()
         self.config = config
@@ -207,6 +212,8 @@ class LinearHeadConfig:
 
 class LinearHead(nn.Module):
     """One weight per hidden feature and a bias: enough where features say what matters."""
+
+    capturable: ClassVar[bool] = True
 
     def __init__(self, config: LinearHeadConfig) -> None:
         super().__init__()

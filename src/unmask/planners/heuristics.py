@@ -32,6 +32,7 @@ class Random:
     """k open positions, all sets alike."""
 
     looks_at: ClassVar[Sight] = "block"
+    capturable: ClassVar[bool] = True
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -46,6 +47,7 @@ class LeftToRight:
     """The k leftmost open positions."""
 
     looks_at: ClassVar[Sight] = "block"
+    capturable: ClassVar[bool] = True
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -60,6 +62,7 @@ class TopK:
     """The k open positions of highest confidence (MaskGIT; LLaDA's low-confidence remasking)."""
 
     looks_at: ClassVar[Sight] = "block"
+    capturable: ClassVar[bool] = True
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -74,6 +77,7 @@ class Margin:
     """The k open positions where the best token leads the second by most (Kim et al. 2025; Dream)."""
 
     looks_at: ClassVar[Sight] = "block"
+    capturable: ClassVar[bool] = True
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -88,6 +92,7 @@ class Entropy:
     """The k open positions of lowest entropy (Dream)."""
 
     looks_at: ClassVar[Sight] = "block"
+    capturable: ClassVar[bool] = True
     k: int = 1
 
     def __post_init__(self) -> None:
@@ -105,6 +110,7 @@ class Threshold:
     """
 
     looks_at: ClassVar[Sight] = "block"
+    capturable: ClassVar[bool] = True
     tau: float = 0.9
 
     def __post_init__(self) -> None:
@@ -126,6 +132,7 @@ class Factor:
     """
 
     looks_at: ClassVar[Sight] = "block"
+    capturable: ClassVar[bool] = True
     factor: float = 1.0
     last_pair: bool = True
 
@@ -159,6 +166,7 @@ class EntropyBound:
     """
 
     looks_at: ClassVar[Sight] = "block"
+    capturable: ClassVar[bool] = True
     gamma: float = 0.1
 
     def __post_init__(self) -> None:
@@ -185,6 +193,7 @@ class Schedule:
     """
 
     looks_at: ClassVar[Sight] = "block"
+    capturable: ClassVar[bool] = True
     steps: int = 64
     by: Literal["confidence", "margin", "entropy"] = "entropy"
     among: int | None = None

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from unmask.planners.base import Sight, Subset, View
+from unmask.planners.base import Sight, Subset, View, is_capturable
 from unmask.planners.heads import ConfidencePolicy, LinearHead
 from unmask.planners.plackett_luce import PlackettLuce
 from unmask.planners.subsets import BernoulliWithFallback, Fixed, NonEmptyBernoulli, top
@@ -75,6 +75,11 @@ class LearnedPlanner(nn.Module):
         """See `unmask.planners.base.Sight`; of confidences alone, a replay needs no denoiser."""
         known: dict[type, Sight] = {ConfidencePolicy: "confidence", LinearHead: "block"}
         return known.get(type(self.head), "row")  # who derives from them may look at more
+
+    @property
+    def capturable(self) -> bool:
+        """See `unmask.planners.base.is_capturable`."""
+        return is_capturable(self.head)
 
     def tuned(self, **settings: Any) -> "LearnedPlanner":
         """The same head (shared parameters) with other `law`, `mode`, `factor` or `temperature`.
