@@ -244,8 +244,8 @@ class GrpoRecipe(RunConfig):
     """How the steps of a row combine: dUltra sums (over L), the policies paper takes the mean."""
     rollout_batch: PositiveInt = 256
     """Rows that the decode engine of a process holds at a time."""
-    graphs: bool | None = None
-    """Replay the steps of rollouts as CUDA graphs; null: on a GPU, see `unmask.EngineSettings`."""
+    graphs: bool = False
+    """Replay the steps of rollouts as CUDA graphs, whose memory the updates then lack."""
     cache: Literal["none", "prefix", "dual"] = "none"
     """Of rollouts: learn to decode with a cache. Updates see what the cache held, so they stay on-policy."""
     refresh_every: PositiveInt | None = None

@@ -1,5 +1,6 @@
 """Steps captured and replayed on a GPU; what needs none is in `test_graphs.py`."""
 
+import copy
 import multiprocessing
 from collections.abc import Iterator
 from typing import Any
@@ -63,14 +64,13 @@ def assert_as_the_loop(served: Engine, planner: Planner, **settings: Any) -> Non
 
 @pytest.mark.parametrize("name", PLANNERS)
 def test_planners_of_ours_are_captured_by_default(name: str) -> None:
-    net, planner = tiny_net().cuda(), PLANNERS[name]
-    is_net = isinstance(planner, torch.nn.Module)
-    served = Engine(net, planner.cuda() if is_net else planner)
+    net, planner = tiny_net().cuda(), copy.deepcopy(PLANNERS[name])
+    if isinstance(planner, torch.nn.Module):
+        planner.cuda()
+    served = Engine(net, planner)
     assert served.graphs
     for _ in range(2):
         assert_as_the_loop(served, planner, temperature=1.0, seed=3)
-    if is_net:
-        planner.cpu()
 
 
 def test_others_are_captured_only_if_that_is_asked_for() -> None:
@@ -84,7 +84,7 @@ def decode_with_one_that_lies() -> None:
     net, planner = tiny_net().cuda(), Lies(2)
     served = Engine(net, planner)
     assert served.graphs
-    with pytest.warns(UserWarning, match="run without graphs, as one could not be captured"):
+    with pytest.warns(UserWarning, match="run without graphs, as one was not captured"):
         assert_as_the_loop(served, planner)
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
     assert_as_the_loop(served, planner)

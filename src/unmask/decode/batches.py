@@ -30,8 +30,10 @@ def whole_rows(
     sizes = [request.size for request in requests]
     is_packed = len(set(sizes)) > 1
     missing = _round_up(len(sizes), 16) - len(sizes) if fixed else 0
+    widest = max(sizes)
     if is_packed and fixed:
-        empty = _empty_rows(sum(sizes) + missing, width)
+        widest = _columns(widest, width)
+        empty = _empty_rows(sum(sizes) + missing, widest)
         sizes += [1] * missing + empty
         missing += len(empty)
     else:
@@ -45,7 +47,6 @@ def whole_rows(
     canvas = (1, num_tokens) if is_packed else (num_rows, sizes[0])
     packing: dict[str, Tensor] = {}
     if is_packed:
-        widest = width if fixed else max(sizes)
         columns_T = torch.arange(widest, device=device)
         packing = {
             "bounds_B": torch.nn.functional.pad(size_B.cumsum(0), (1, 0)).int(),
@@ -53,7 +54,7 @@ def whole_rows(
             "is_token_BT": columns_T < size_B[:, None],
             "place_N": row_N * widest + column_N,
         }
-    shape = _shape(requests, num_rows, num_tokens if is_packed else sizes[0], False, is_packed, width)
+    shape = _shape(requests, num_rows, num_tokens if is_packed else sizes[0], False, is_packed, widest)
     return Batch(
         shape,
         slot_B,
@@ -82,9 +83,8 @@ def windows(
     """
     padded_slots = [*slots, *[SPARE] * (_round_up(len(slots), 16) - len(slots) if fixed else 0)]
     slot_B = send(padded_slots, device)
-    longest = max(request.size for request in requests)
-    longest = min(width, max(64, 1 << (longest - 1).bit_length()))  # few shapes, also where rows come and go
-    shape = _shape(requests, len(padded_slots), columns, True, False, longest)
+    seen = _columns(max(request.size for request in requests), width)
+    shape = _shape(requests, len(padded_slots), columns, True, False, seen)
     shape = replace(shape, ends_with_block=end_with_block)
     return Batch(shape, slot_B, _as_slice(padded_slots, slot_B))
 
@@ -104,6 +104,11 @@ def _shape(
         stops=any(request.stop_at_eos for request in requests),
         records=any(request.record_log_probs for request in requests),
     )
+
+
+def _columns(longest: int, width: int) -> int:
+    """That a row of this length needs, up to a power of two: few shapes, also where rows come and go."""
+    return min(width, max(64, 1 << (longest - 1).bit_length()))
 
 
 def _empty_rows(num_tokens: int, width: int) -> list[int]:

@@ -268,7 +268,7 @@ class Engine:
                 state = State.empty(most, width, length, self.denoiser.device)
             else:
                 state = state.grown(most, width, length)
-            if settings.cache != "none" and self._cache is None:
+            if settings.cache != "none" and (self._cache is None or is_idle):
                 self._cache = KeyValueCache(self.graphs)
             runner = Runner(self.denoiser, self.planner, state, self._cache, settings.max_logits)
             self._runner = GraphedRunner(runner) if self.graphs else runner
@@ -278,8 +278,8 @@ class Engine:
         if isinstance(self._runner, GraphedRunner):
             if is_new:
                 self._runner.forget()
-            elif is_idle:
-                self._runner.forget_what_changed()
+            if is_idle and self._runner.forget_what_changed() and self._cache is not None:
+                self._cache.layers.clear()  # they may get another dtype
 
     def _advance(self) -> None:
         """One step of every running row: rows that must be seen whole together, windows together."""

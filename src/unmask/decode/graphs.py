@@ -3,18 +3,23 @@
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, is_dataclass
+from numbers import Number
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from unmask.decode.runner import Batch, Runner, Shape
+from unmask.device import is_out_of_memory
 from unmask.models.transformer import Transformer
 from unmask.planners.base import Planner, is_capturable
 
 MAX_GRAPHS = 64
 """Held at a time; the one that has not been used for longest makes room."""
-_Key = tuple[Shape, tuple[int, int] | None]
+_Key = tuple[Shape, tuple[int, int] | None, tuple[bool, torch.dtype]]
+_OF_TORCH = vars(nn.Module()).keys() - {"training"}
+"""What modules have in them beside settings."""
 
 
 def uses_graphs(wanted: bool | None, denoiser: Transformer, planner: Planner) -> bool:
@@ -23,15 +28,15 @@ def uses_graphs(wanted: bool | None, denoiser: Transformer, planner: Planner) ->
     Raises:
         ValueError: where they are wanted, and the model is not on one GPU.
     """
+    if wanted is False or (wanted is None and not (is_capturable(denoiser) and is_capturable(planner))):
+        return False
     devices = {weight.device for weight in denoiser.parameters()}
-    if wanted is None:
-        is_one_gpu = len(devices) == 1 and denoiser.device.type == "cuda"
-        return is_one_gpu and is_capturable(denoiser) and is_capturable(planner)
-    if wanted and denoiser.device.type != "cuda":
+    is_on_gpu = denoiser.device.type == "cuda"
+    if wanted and not is_on_gpu:
         raise ValueError(f"graphs are CUDA graphs, and the model is on {denoiser.device}; leave them out")
     if wanted and len(devices) > 1:
         raise ValueError("graphs stay on one GPU, and the model is on several; leave graphs out")
-    return wanted
+    return is_on_gpu and len(devices) == 1
 
 
 class Capture:
@@ -55,86 +60,119 @@ class Capture:
         return graph
 
 
+@dataclass(slots=True)
+class _Captured:
+    """A step."""
+
+    graph: torch.cuda.CUDAGraph
+    held: Batch
+    """Its tensors are those that were captured."""
+    filled: Batch
+    """What they hold a copy of."""
+
+    def replay(self, batch: Batch) -> None:
+        if self.filled is not batch:
+            held = self.held.tensors()
+            for name, tensor in batch.tensors().items():
+                held[name].copy_(tensor, non_blocking=True)
+            self.filled = batch
+        self.graph.replay()
+
+
 class GraphedRunner:
     """A `Runner` that captures a step of a shape when it comes for the second time, and replays it after.
 
     The contents of the batch are copied into the tensors that were captured. Planners must be what
-    `is_capturable` says, as all of ours are. After a capture that fails steps are launched as by a `Runner`.
+    `is_capturable` says, as all of ours are. Where modules have hooks, or a capture has failed, steps are
+    launched as by a `Runner`.
     """
 
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
         self._seen: set[_Key] = set()
-        self._graphs: dict[_Key, tuple[torch.cuda.CUDAGraph, Batch]] = {}
+        self._graphs: dict[_Key, _Captured] = {}
         """The one used last is the last."""
-        self._filled: dict[_Key, Batch] = {}
-        """What the captured tensors hold a copy of."""
         self._capture: Capture | None = Capture(runner.denoiser.device)
-        self._fixed = self._what_is_fixed()
+        self._fixed, self._has_hooks = self._what_is_fixed()
 
     def step(self, batch: Batch) -> None:
         where = (batch.slots.start, batch.slots.stop) if isinstance(batch.slots, slice) else None
-        key = (batch.shape, where)
+        key = (batch.shape, where, _autocast(self.runner.denoiser.device))
         if key not in self._graphs and (key not in self._seen or not self._add(key, batch)):
             self._seen.add(key)
             with _fresh_casts():  # as in a capture, where nothing may be compiled any more
                 self.runner.step(batch)
             return
-        graph, held = self._graphs[key] = self._graphs.pop(key)
-        if self._filled.get(key) is not batch:
-            for name, tensor in batch.tensors().items():
-                held.tensors()[name].copy_(tensor, non_blocking=True)
-            self._filled[key] = batch
-        graph.replay()
+        captured = self._graphs[key] = self._graphs.pop(key)
+        captured.replay(batch)
 
     def _add(self, key: _Key, batch: Batch) -> bool:
         """Capture a step; False where that cannot be done."""
         if self._capture is None:
+            return False
+        self.forget_what_changed()
+        if self._has_hooks:
             return False
         held = batch.clone()
         try:
             with _fresh_casts():
                 graph = self._capture(lambda: self.runner.step(held))
         except RuntimeError as error:
-            warnings.warn(f"steps run without graphs, as one could not be captured: {error}", stacklevel=2)
             self.forget()
-            self._capture = None
+            if not is_out_of_memory(error):
+                warnings.warn(f"steps run without graphs, as one was not captured: {error}", stacklevel=2)
+                self._capture = None
             return False
         if len(self._graphs) == MAX_GRAPHS:
             oldest = next(iter(self._graphs))
             del self._graphs[oldest]
-            self._filled.pop(oldest, None)
             self._seen.discard(oldest)
-        self._graphs[key] = (graph, held)
-        self._filled[key] = batch
+        self._graphs[key] = _Captured(graph, held, batch)
         return True
 
     def forget(self) -> None:
         """Drop all graphs: tensors that they write to have been replaced."""
         self._graphs.clear()
-        self._filled.clear()
         self._seen.clear()
         if self._capture is not None:
             self._capture = Capture(self.runner.denoiser.device)
 
-    def forget_what_changed(self) -> None:
-        """Drop all graphs if a weight lies elsewhere than it did, or a setting is another one."""
-        fixed = self._what_is_fixed()
-        if fixed != self._fixed:
-            self.forget()
-            self._fixed = fixed
+    def forget_what_changed(self) -> bool:
+        """Drop all graphs if a weight lies elsewhere than it did, or a setting is another one; True if so."""
+        fixed, self._has_hooks = self._what_is_fixed()
+        if fixed == self._fixed:
+            return False
+        self.forget()
+        self._fixed = fixed
+        return True
 
-    def _what_is_fixed(self) -> list[object]:
-        """What a captured step has in it: where the tensors lie, and the settings."""
-        found: list[object] = []
+    def _what_is_fixed(self) -> tuple[list[object], bool]:
+        """What a captured step has in it, where tensors lie and settings; and whether modules have hooks."""
+        found: list[object] = [_autocast(self.runner.denoiser.device)]
+        has_hooks = False
         for part in (self.runner.denoiser, self.runner.planner):
+            found.append(repr(part) if is_dataclass(part) else None)
             modules = list(part.modules()) if isinstance(part, nn.Module) else [part]
             for module in modules:
-                values = getattr(module, "__dict__", {}).values()
-                found += [value for value in values if isinstance(value, bool | int | float | str)]
+                values = getattr(module, "__dict__", {})
+                found += [_mark(values[name]) for name in values if name not in _OF_TORCH]
+                hooks = (values.get("_forward_hooks"), values.get("_forward_pre_hooks"), "forward" in values)
+                has_hooks |= any(hooks)
             if isinstance(part, nn.Module):
-                found += [tensor.data_ptr() for tensor in (*part.parameters(), *part.buffers())]
-        return found
+                found += [_mark(tensor) for tensor in (*part.parameters(), *part.buffers())]
+        return [*found, has_hooks], has_hooks
+
+
+def _mark(value: object) -> object:
+    """Changes with a tensor's place, and with a setting."""
+    if isinstance(value, Tensor):
+        return value.data_ptr(), value.dtype, value.stride()
+    is_setting = isinstance(value, Number | str | list | tuple | dict | set) or is_dataclass(value)
+    return repr(value) if is_setting else None
+
+
+def _autocast(device: torch.device) -> tuple[bool, torch.dtype]:
+    return torch.is_autocast_enabled(device.type), torch.get_autocast_dtype(device.type)
 
 
 @contextmanager

@@ -35,7 +35,7 @@ class Shape:
     length: int
     """Longest completion."""
     width: int
-    """Columns that are seen: the longest row there may be, or of windows up to twice the longest."""
+    """Columns that are seen: those of the longest row, or up to twice as many."""
     draws: bool
     """Whether any row samples its tokens."""
     stops: bool

@@ -28,7 +28,7 @@ class EngineSettings:
     """Compile the parts of the blocks between attentions, a planner head's too, with torch.compile."""
     graphs: bool | None = None
     """Capture steps as CUDA graphs, one for each shape; steps are padded to few shapes. None: if the model is
-    on one GPU and neither it nor the planner is somebody's own, see `unmask.planners.base.is_capturable`."""
+    on one GPU, and it and the planner say that they can be, see `unmask.planners.base.is_capturable`."""
     steps_per_sync: int = 1
     """Without a cache: steps queued before the host looks who has finished. Rows that finish early idle.
     It looks after each where what a policy saw is recorded, see `Trajectory.confidence`."""

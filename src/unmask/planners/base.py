@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Literal, Protocol, get_args
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from unmask.layers import Layout, Padded
 from unmask.planners import features
@@ -166,8 +166,16 @@ def is_capturable(part: object) -> bool:
     """What `capturable` in its class says, and False where that says nothing, as in one that is derived.
 
     True promises that a call launches the same work whatever its tensors hold, and does not wait for the
-    device: captured as a CUDA graph, it can be replayed.
+    device: captured as a CUDA graph, it can be replayed. Modules of others inside it must say so, too.
     """
+    modules = part.modules() if isinstance(part, nn.Module) else ()
+    return _says_capturable(part) and all(
+        type(each).__module__.partition(".")[0] in ("torch", "peft", "unmask") or _says_capturable(each)
+        for each in modules
+    )
+
+
+def _says_capturable(part: object) -> bool:
     return "capturable" in vars(type(part)) and bool(part.capturable)  # type: ignore[attr-defined]
 
 
