@@ -206,7 +206,7 @@ def test_a_net_that_has_changed_is_seen(captures: type[RecordedCapture], change:
 
 
 @pytest.mark.parametrize("cache", ["none", "dual"])
-@pytest.mark.parametrize("prompts", [PROMPTS, PROMPTS * 2], ids=["as many", "more"])
+@pytest.mark.parametrize("prompts", [PROMPTS, [*PROMPTS, [1, 2] * 30]], ids=["as long", "longer"])
 def test_autocast_that_comes_or_goes_is_seen(
     captures: type[RecordedCapture], cache: str, prompts: list[list[int]]
 ) -> None:
