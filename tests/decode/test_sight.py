@@ -1,6 +1,8 @@
 """What a planner looks at is computed, and no more; see `unmask.planners.base.sight_of`."""
 
 import copy
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -11,7 +13,7 @@ from tests.decode.test_loop import BLOCK, LENGTH, PLANNERS, PROMPTS, assert_same
 from tests.models.tiny import tiny_net
 from unmask.decode.engine import Engine, EngineSettings
 from unmask.layers import Padded
-from unmask.planners.base import Planner, Subset, View, sight_of
+from unmask.planners.base import Planner, Subset, View, is_capturable, sight_of
 from unmask.planners.heuristics import TopK
 from unmask.planners.learned import LearnedPlanner
 from unmask.planners.load import make_head
@@ -173,3 +175,18 @@ def test_a_compiled_planner_can_be_copied() -> None:
     other = copy.deepcopy(planner)
     assert other.head.block.is_compiled
     assert other.head.block.mlp.down.weight is not planner.head.block.mlp.down.weight
+
+
+def test_the_planner_of_the_docs_decodes_as_in_the_loop() -> None:
+    text = (Path(__file__).parents[2] / "docs/engine.md").read_text()
+    (code,) = re.findall(r"```python\n(from typing.*?)```", text, flags=re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(code, names)
+    planner = names["EverySecond"]()
+    assert sight_of(planner) == "block"
+    assert is_capturable(planner)
+    served = Engine(tiny_net(), planner, EngineSettings(max_rows=3))
+    wanted = decode(PROMPTS, planner)
+    for row, other in zip(served.decode(PROMPTS, **SHARED), wanted, strict=True):
+        assert_same(row, other)
+        assert row.nfe < LENGTH
