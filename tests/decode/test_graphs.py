@@ -3,6 +3,7 @@
 Here operations are recorded where a GPU would capture kernels; `test_graphs_gpu.py` does it there.
 """
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -23,7 +24,7 @@ from unmask.decode.engine import Engine
 from unmask.decode.graphs import GraphedRunner, uses_graphs
 from unmask.models.exact import EXACT
 from unmask.models.transformer import Transformer
-from unmask.planners.base import Planner, is_capturable
+from unmask.planners.base import Planner, Subset, View, is_capturable
 from unmask.planners.load import make_head
 
 DRAWN: dict[str, Any] = {"temperature": 1.0, "record_log_probs": True, **SHARED}
@@ -217,6 +218,56 @@ def test_autocast_that_comes_or_goes_is_seen(
             assert_as_a_new_one(served, rows, graphs=None)  # bf16 rounds as the shapes are padded
 
 
+@pytest.mark.parametrize("cache", ["prefix", "dual"])
+def test_a_cache_that_was_filled_under_autocast_is_not_read_without(
+    captures: type[RecordedCapture], cache: str
+) -> None:
+    served = engine(cache=cache)
+    with torch.autocast("cpu", torch.bfloat16):
+        served.submit(PROMPTS[0], **DRAWN)
+        served.step()
+        served.step()
+    list(served.run())
+    assert_as_a_new_one(served)
+
+
+class Around:
+    """A planner of somebody's own that holds a net."""
+
+    capturable = True
+
+    def __init__(self, net: torch.nn.Module) -> None:
+        self.net = net
+
+    def __call__(self, view: View) -> Subset:
+        subset: Subset = self.net(view)
+        return subset
+
+
+@pytest.mark.parametrize("kind", [Around, lambda planner: planner], ids=["around", "itself"])
+@pytest.mark.parametrize("change", ["weights", "layer", "hook"])
+def test_a_net_in_a_planner_that_has_changed_is_seen(
+    captures: type[RecordedCapture], kind: Callable[[Any], Planner], change: str
+) -> None:
+    net, calls = copy.deepcopy(PLANNERS["dultra, sample"]), []
+    assert isinstance(net, unmask.LearnedPlanner)
+    served = engine(kind(net))
+    for _ in range(2):
+        assert_as_a_new_one(served)
+    if change == "weights":
+        net.load_state_dict({name: each * 0.5 for name, each in net.state_dict().items()}, assign=True)
+    elif change == "layer":
+        net.head.time[1] = torch.nn.ReLU()  # type: ignore[index, operator]
+    else:
+        net.head.register_forward_hook(lambda *_: calls.append(1))
+    for _ in range(2):
+        assert_as_a_new_one(served)
+    if change == "hook":
+        calls.clear()
+        rows = served.decode(PROMPTS, **DRAWN)
+        assert len(calls) == max(row.nfe for row in rows)
+
+
 def test_hooks_are_called_in_every_step(captures: type[RecordedCapture]) -> None:
     net, calls = tiny_net(), []
     served = engine(net=net)
@@ -231,11 +282,9 @@ def test_hooks_are_called_in_every_step(captures: type[RecordedCapture]) -> None
     assert captures.captured > before
 
 
-@pytest.mark.parametrize(
-    ("error", "is_last"), [(torch.cuda.OutOfMemoryError("no memory"), False), (RuntimeError("no"), True)]
-)
-def test_without_a_capture_steps_are_launched(
-    captures: type[RecordedCapture], monkeypatch: pytest.MonkeyPatch, error: Exception, is_last: bool
+@pytest.mark.parametrize("error", [torch.cuda.OutOfMemoryError("no"), RuntimeError("no")])
+def test_after_a_capture_that_fails_steps_are_launched(
+    captures: type[RecordedCapture], monkeypatch: pytest.MonkeyPatch, error: Exception
 ) -> None:
     served, calls = engine(max_rows=3), []
 
@@ -245,17 +294,11 @@ def test_without_a_capture_steps_are_launched(
 
     served.decode(PROMPTS[:1], **DRAWN)
     monkeypatch.setattr(RecordedCapture, "__call__", fail)
-    if is_last:
-        with pytest.warns(UserWarning, match="run without graphs, as one was not captured: no"):
-            assert_as_a_new_one(served)
-    else:
+    with pytest.warns(UserWarning, match="run without graphs, as one was not captured: no"):
         assert_as_a_new_one(served)
-    assert (len(calls) == 1) == is_last
+    assert_as_a_new_one(served)
+    assert len(calls) == 1
     assert not runner_of(served)._graphs  # their memory is free
-    monkeypatch.undo()
-    monkeypatch.setattr(graphs, "Capture", RecordedCapture)
-    served.decode(PROMPTS, **SHARED)
-    assert bool(runner_of(served)._graphs) != is_last
 
 
 def test_an_error_of_the_planner_in_a_capture_is_raised_and_loses_no_row(

@@ -121,6 +121,7 @@ def test_settings_and_weights_that_change_between_decodes_are_seen() -> None:
     assert_as_the_loop(served, planner)
 
 
+@pytest.mark.filterwarnings("ignore:steps run without graphs")
 def test_where_a_capture_finds_no_memory_fewer_rows_run(little_memory: None) -> None:
     net, planner = tiny_net().cuda(), Hungry(2)
     served = Engine(net, planner)

@@ -73,6 +73,8 @@ class Engine:
         self._finished: list[Finished] = []
         self._state: State | None = None
         self._cache: KeyValueCache | None = None
+        self._cached_for: object = None
+        """What was fixed when the cache was last empty."""
         self._runner: Runner | GraphedRunner | None = None
         self._batches: dict[tuple[object, ...], Batch] = {}
         self._next_id = 0
@@ -278,8 +280,12 @@ class Engine:
         if isinstance(self._runner, GraphedRunner):
             if is_new:
                 self._runner.forget()
-            if is_idle and self._runner.forget_what_changed() and self._cache is not None:
-                self._cache.layers.clear()  # they may get another dtype
+            if is_idle:
+                self._runner.forget_what_changed()
+                if self._cache is not None and self._runner.fixed != self._cached_for:
+                    self._cache.layers.clear()  # they may get another dtype
+                    self._runner.forget()
+                self._cached_for = self._runner.fixed
 
     def _advance(self) -> None:
         """One step of every running row: rows that must be seen whole together, windows together."""

@@ -11,9 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from unmask.decode.runner import Batch, Runner, Shape
-from unmask.device import is_out_of_memory
 from unmask.models.transformer import Transformer
-from unmask.planners.base import Planner, is_capturable
+from unmask.planners.base import Planner, is_capturable, modules_of
 
 MAX_GRAPHS = 64
 """Held at a time; the one that has not been used for longest makes room."""
@@ -93,7 +92,8 @@ class GraphedRunner:
         self._graphs: dict[_Key, _Captured] = {}
         """The one used last is the last."""
         self._capture: Capture | None = Capture(runner.denoiser.device)
-        self._fixed, self._has_hooks = self._what_is_fixed()
+        self.fixed, self._has_hooks = self._what_is_fixed()
+        """What a captured step has in it: where tensors lie, and settings."""
 
     def step(self, batch: Batch) -> None:
         where = (batch.slots.start, batch.slots.stop) if isinstance(batch.slots, slice) else None
@@ -108,10 +108,7 @@ class GraphedRunner:
 
     def _add(self, key: _Key, batch: Batch) -> bool:
         """Capture a step; False where that cannot be done."""
-        if self._capture is None:
-            return False
-        self.forget_what_changed()
-        if self._has_hooks:
+        if self._capture is None or self._has_hooks or self.forget_what_changed():
             return False
         held = batch.clone()
         try:
@@ -119,9 +116,8 @@ class GraphedRunner:
                 graph = self._capture(lambda: self.runner.step(held))
         except RuntimeError as error:
             self.forget()
-            if not is_out_of_memory(error):
-                warnings.warn(f"steps run without graphs, as one was not captured: {error}", stacklevel=2)
-                self._capture = None
+            self._capture = None
+            warnings.warn(f"steps run without graphs, as one was not captured: {error}", stacklevel=2)
             return False
         if len(self._graphs) == MAX_GRAPHS:
             oldest = next(iter(self._graphs))
@@ -140,33 +136,32 @@ class GraphedRunner:
     def forget_what_changed(self) -> bool:
         """Drop all graphs if a weight lies elsewhere than it did, or a setting is another one; True if so."""
         fixed, self._has_hooks = self._what_is_fixed()
-        if fixed == self._fixed:
+        if fixed == self.fixed:
             return False
         self.forget()
-        self._fixed = fixed
+        self.fixed = fixed
         return True
 
     def _what_is_fixed(self) -> tuple[list[object], bool]:
-        """What a captured step has in it, where tensors lie and settings; and whether modules have hooks."""
+        """See `fixed`; and whether modules have hooks."""
+        planner = self.runner.planner
         found: list[object] = [_autocast(self.runner.denoiser.device)]
+        found.append(repr(planner) if is_dataclass(planner) else None)
+        found += [_mark(value) for value in getattr(planner, "__dict__", {}).values()]
         has_hooks = False
-        for part in (self.runner.denoiser, self.runner.planner):
-            found.append(repr(part) if is_dataclass(part) else None)
-            modules = list(part.modules()) if isinstance(part, nn.Module) else [part]
-            for module in modules:
-                values = getattr(module, "__dict__", {})
-                found += [_mark(values[name]) for name in values if name not in _OF_TORCH]
-                hooks = (values.get("_forward_hooks"), values.get("_forward_pre_hooks"), "forward" in values)
-                has_hooks |= any(hooks)
-            if isinstance(part, nn.Module):
-                found += [_mark(tensor) for tensor in (*part.parameters(), *part.buffers())]
+        for module in (*modules_of(self.runner.denoiser), *modules_of(planner)):
+            values = vars(module)
+            found += [type(module), *(_mark(values[name]) for name in values if name not in _OF_TORCH)]
+            found += map(_mark, (*module._parameters.values(), *module._buffers.values()))
+            has_hooks |= bool(module._forward_hooks or module._forward_pre_hooks or "forward" in values)
         return [*found, has_hooks], has_hooks
 
 
 def _mark(value: object) -> object:
     """Changes with a tensor's place, and with a setting."""
     if isinstance(value, Tensor):
-        return value.data_ptr(), value.dtype, value.stride()
+        is_strided = value.layout == torch.strided
+        return (value.data_ptr(), value.dtype, value.stride()) if is_strided else id(value)
     is_setting = isinstance(value, Number | str | list | tuple | dict | set) or is_dataclass(value)
     return repr(value) if is_setting else None
 

@@ -168,11 +168,16 @@ def is_capturable(part: object) -> bool:
     True promises that a call launches the same work whatever its tensors hold, and does not wait for the
     device: captured as a CUDA graph, it can be replayed. Modules of others inside it must say so, too.
     """
-    modules = part.modules() if isinstance(part, nn.Module) else ()
     return _says_capturable(part) and all(
         type(each).__module__.partition(".")[0] in ("torch", "peft", "unmask") or _says_capturable(each)
-        for each in modules
+        for each in modules_of(part)
     )
+
+
+def modules_of(part: object) -> list[nn.Module]:
+    """Of a module all, itself the first; of anything else those of its attributes."""
+    held = [part] if isinstance(part, nn.Module) else getattr(part, "__dict__", {}).values()
+    return [module for each in held if isinstance(each, nn.Module) for module in each.modules()]
 
 
 def _says_capturable(part: object) -> bool:
