@@ -351,7 +351,14 @@ def test_it_refuses_graphs_without_a_gpu() -> None:
 
 @pytest.mark.parametrize(
     ("settings", "why"),
-    [({"cache": "all"}, "unknown cache"), ({"max_rows": 0}, "max_rows"), ({"refresh_every": 0}, "refresh")],
+    [
+        ({"cache": "all"}, "unknown cache"),
+        ({"max_rows": 0}, "max_rows"),
+        ({"refresh_every": 0}, "refresh"),
+        ({"graphs": "no"}, "graphs='no': give True or False"),
+        ({"compile": "no"}, "compile='no': give True or False"),
+        ({"compile": None}, "compile=None: give True or False"),
+    ],
 )
 def test_it_refuses_settings_that_make_no_sense(settings: dict[str, Any], why: str) -> None:
     with pytest.raises(ValueError, match=why):

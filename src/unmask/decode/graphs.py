@@ -29,13 +29,14 @@ def uses_graphs(wanted: bool | None, denoiser: Transformer, planner: Planner) ->
     """
     if wanted is False or (wanted is None and not (is_capturable(denoiser) and is_capturable(planner))):
         return False
-    devices = {weight.device for weight in denoiser.parameters()}
-    is_on_gpu = denoiser.device.type == "cuda"
-    if wanted and not is_on_gpu:
-        raise ValueError(f"graphs are CUDA graphs, and the model is on {denoiser.device}; leave them out")
-    if wanted and len(devices) > 1:
+    if denoiser.device.type != "cuda":
+        if wanted:
+            raise ValueError(f"graphs are CUDA graphs, and the model is on {denoiser.device}; leave them out")
+        return False
+    is_on_one = len({weight.device for weight in denoiser.parameters()}) == 1
+    if wanted and not is_on_one:
         raise ValueError("graphs stay on one GPU, and the model is on several; leave graphs out")
-    return is_on_gpu and len(devices) == 1
+    return is_on_one
 
 
 class Capture:

@@ -11,7 +11,8 @@ class EngineSettings:
     """How the engine works. With cache "none" no setting changes a result, only time and memory.
 
     Raises:
-        ValueError: for numbers under 1, and settings that do not fit together.
+        ValueError: for numbers under 1, words where True or False is meant, and settings that do not fit
+            together.
     """
 
     max_rows: int = 64
@@ -38,6 +39,9 @@ class EngineSettings:
     def __post_init__(self) -> None:
         if self.cache not in CACHES:
             raise ValueError(f"unknown cache {self.cache!r}; use one of {', '.join(CACHES)}")
+        for name, given in (("compile", self.compile), ("graphs", self.graphs or False)):
+            if not isinstance(given, bool):
+                raise ValueError(f"{name}={given!r}: give True or False")
         for name in ("max_rows", "max_tokens", "refresh_every", "steps_per_sync", "max_logits"):
             value = getattr(self, name)
             if value is None and name in ("max_tokens", "refresh_every"):

@@ -61,9 +61,7 @@ class UnmaskLM(LM):  # type: ignore[misc]
         super().__init__()
         if not str(batch_size).isdecimal():
             raise ValueError(f"batch_size {batch_size!r}: give a number")
-        for name, given in (("graphs", False if graphs is None else graphs), ("compile", compile)):
-            if not isinstance(given, bool):  # other words than True and False the harness leaves as they are
-                raise ValueError(f"{name}={given!r}: give True or False")
+        settings = EngineSettings(cache=cache, graphs=graphs, compile=compile)  # refused before a model loads
         if "mc_num" in answering:
             answering["num_draws"] = answering.pop("mc_num")
         self.group = workers(device, PATIENCE)
@@ -83,7 +81,7 @@ class UnmaskLM(LM):  # type: ignore[misc]
                 dtype=denoiser.embed.weight.dtype,
             ),
             Answering(batch_size=int(batch_size), **answering),
-            decode=EngineDecode(EngineSettings(cache=cache, graphs=graphs, compile=compile)),
+            decode=EngineDecode(settings),
             log=None if log is None else Path(log),
         )
 
