@@ -85,6 +85,17 @@ def test_a_longer_row_starts_with_the_numbers_of_a_shorter_one() -> None:
     assert torch.equal(streams().uniform("tokens", 9, 5)[:, :4], streams().uniform("tokens", 4, 5))
 
 
+def test_positions_at_hand_get_the_numbers_that_they_get_among_all() -> None:
+    position_BL = torch.tensor([[2, 3, 8]]).expand(4, 3)
+    some = RowStreams(streams(4).seed_B, streams(4).step_B, position_BL)
+    assert torch.equal(some.uniform("subset", 3), streams(4).uniform("subset", 9)[:, [2, 3, 8]])
+    assert torch.equal(some.uniform("stop"), streams(4).uniform("stop"))
+    for draw in (some.uniform, some.gumbel, some.words):
+        for size in (1, 9):
+            with pytest.raises(ValueError, match=f"{size} random numbers for the 3 positions of a row"):
+                draw("subset", size)
+
+
 def test_derived_seeds_depend_on_every_part_and_its_order() -> None:
     seeds = [derive(0), derive(1), derive(0, "a"), derive(0, "a", 1), derive(0, 1, "a")]
     assert len(set(seeds)) == len(seeds)

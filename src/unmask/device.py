@@ -34,9 +34,9 @@ def send(numbers: Tensor | Sequence[Any], device: torch.device) -> Tensor:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Also of a CPU and of pinned memory, for which PyTorch has no class of its own."""
-    words = ("can't allocate memory", "CUDA error: out of memory")
-    is_one = isinstance(error, torch.OutOfMemoryError)
+    """Also of a CPU, pinned memory, cuBLAS or Triton, for which PyTorch has no class of its own."""
+    words = ("can't allocate memory", " error: out of memory", "]: out of memory", "_STATUS_ALLOC_FAILED")
+    is_one = isinstance(error, torch.OutOfMemoryError | MemoryError)
     return is_one or (isinstance(error, RuntimeError) and any(each in str(error) for each in words))
 
 

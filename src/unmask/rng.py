@@ -89,8 +89,8 @@ def _mix(word: Tensor) -> Tensor:
 class RowStreams:
     """The random numbers of one decoding step: `seed_B` and `step_B` are int64.
 
-    Where only some positions of the rows are at hand, `position_BL` says which: they get the numbers that
-    they would get among all.
+    While decoding `position_BL` says which positions of the completion are at hand: they get the numbers that
+    they would get among all, and the first axis asked for is theirs. A number for each row has no axis.
     """
 
     seed_B: Tensor
@@ -111,14 +111,23 @@ class RowStreams:
         return RowStreams(self.seed_B[where], self.step_B[where], position_BL)
 
     def uniform(self, name: str, *shape: int) -> Tensor:
-        """(B, *shape) float32 in the open interval (0, 1)."""
+        """(B, *shape) float32 in the open interval (0, 1).
+
+        Raises:
+            ValueError: where the first axis is that of the positions at hand, and not so many are asked for.
+        """
         return ((self.words(name, *shape) >> 9).float() + 0.5) * 2.0**-23
 
     def words(self, name: str, *shape: int) -> Tensor:
-        """(B, *shape) 32-bit hash words in int64."""
+        """(B, *shape) 32-bit hash words in int64; raises as `uniform`."""
         salt = derive(0, name) & _WORD
         axes = [torch.arange(size, device=self.seed_B.device, dtype=torch.int64) for size in shape]
         if axes and self.position_BL is not None:
+            if shape[0] != self.position_BL.shape[-1]:
+                raise ValueError(
+                    f"{shape[0]} random numbers for the {self.position_BL.shape[-1]} positions of a row; "
+                    f"ask for one each, or for one a row, which has no axis: uniform({name!r})"
+                )
             axes[0] = self.position_BL
         if axes and self.seed_B.is_cuda and HAS_TRITON:
             from unmask.rng_kernel import words
@@ -134,5 +143,5 @@ class RowStreams:
         return state
 
     def gumbel(self, name: str, *shape: int) -> Tensor:
-        """(B, *shape) standard Gumbel noise."""
+        """(B, *shape) standard Gumbel noise; raises as `uniform`."""
         return -torch.log(-torch.log(self.uniform(name, *shape)))

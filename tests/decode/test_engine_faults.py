@@ -3,6 +3,7 @@
 from contextlib import suppress
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Tensor
@@ -64,7 +65,10 @@ def test_a_row_of_nan_is_reported_late_but_well_where_the_host_looks_seldom(plan
         net.embed.weight[7] = torch.nan
     served = engine(planner, net, steps_per_sync=5)
     number = served.submit([7], length=2, block_length=2, record_log_probs=True)
-    assert "NaN" in (by_id(list(served.run()))[number].error or "")
+    other = served.submit([8], **SHARED)  # so that the first idles
+    found = by_id(list(served.run()))
+    assert "NaN" in (found[number].error or "")
+    assert_same(trajectory(found[other]), decode([[8]], planner, net=net)[0])
 
 
 @every_planner
@@ -178,6 +182,27 @@ def test_a_row_that_never_fits_leaves_the_others_their_room(monkeypatch: pytest.
     assert max(rows_seen) == 7
 
 
+@pytest.mark.parametrize("num_columns", [1000, 6600])
+def test_a_large_row_that_waits_takes_no_cache_from_small_ones(
+    monkeypatch: pytest.MonkeyPatch, num_columns: int
+) -> None:
+    """Memory for so many columns: the large row fits alone, or not at all."""
+    write = KeyValueCache.write
+
+    def scarce(cache: KeyValueCache, layer: int, *given: Tensor) -> None:
+        if layer not in cache.layers and cache.num_slots * (cache.width + 1) > num_columns:
+            raise torch.OutOfMemoryError("made up")
+        write(cache, layer, *given)
+
+    monkeypatch.setattr(KeyValueCache, "write", scarce)
+    served = engine(net=tiny_net(max_length=4096), cache="dual", max_rows=4)
+    small = [served.submit([1], **SHARED) for _ in range(5)]
+    large = served.submit([1] * 3000, **SHARED)
+    found = by_id(list(served.run()))
+    assert all(found[number].error is None for number in small)
+    assert (found[large].error is None) == (num_columns > 3000)
+
+
 def test_room_comes_back_while_rows_keep_coming(monkeypatch: pytest.MonkeyPatch) -> None:
     encode, rows_seen = NET.encode, []
 
@@ -229,6 +254,9 @@ def test_an_interrupt_loses_and_repeats_no_row(
         torch.OutOfMemoryError("made up"),
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         RuntimeError("CUDA error: out of memory"),  # of pinned memory
+        RuntimeError("Triton Error [CUDA]: out of memory"),
+        RuntimeError("CUDA error: CUBLAS_STATUS_ALLOC_FAILED when calling `cublasCreate(handle)`"),
+        MemoryError(),
     ],
 )
 def test_no_memory_for_rows_that_come_in_is_no_loss_either(
@@ -274,6 +302,7 @@ def test_a_row_takes_no_more_steps_than_it_has_positions() -> None:
         ({"length": 8.0}, "length 8.0 is no whole number"),
         ({"block_length": 4.0}, "block_length 4.0 is no whole number"),
         ({"temperature": 1e39}, "temperature 1e+39"),
+        ({"temperature": None}, "temperature None"),
         ({"temperature": 1e-46}, "temperature 1e-46"),
     ],
 )
@@ -286,6 +315,21 @@ def test_settings_that_cannot_be_met_are_reported_with_their_row(
     found = by_id(list(served.run()))
     assert words in (found[bad].error or "")
     assert found[good].error is None
+
+
+@pytest.mark.parametrize("cache", ["none", "dual"])
+def test_sizes_may_be_numbers_of_numpy(cache: Any) -> None:
+    served, (wanted,) = engine(cache=cache), engine(cache=cache).decode([[1, 2]], length=12, block_length=6)
+    number = served.submit(np.array([1, 2]), length=np.int64(12), block_length=np.int64(6))  # type: ignore[arg-type]
+    served.submit([3], **SHARED)
+    assert_same(trajectory(by_id(list(served.run()))[number]), wanted)
+
+
+@pytest.mark.parametrize(("steps", "calls"), [(1000, LENGTH), (3, 3)])
+def test_no_more_steps_are_queued_than_rows_have_masks(steps: int, calls: int) -> None:
+    served = engine(unmask.planner("top_k", k=LENGTH), steps_per_sync=steps)
+    served.decode([[1, 2]], length=LENGTH, block_length=LENGTH)
+    assert served.calls == {"whole": calls}
 
 
 def test_a_stream_whose_rows_another_caller_took_says_so() -> None:

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 import unmask
-from tests.decode.test_loop import BLOCK, LENGTH, PLANNERS, PROMPTS, assert_same, decode
+from tests.decode.test_loop import BLOCK, LENGTH, NET, PLANNERS, PROMPTS, assert_same, decode
 from tests.models.tiny import tiny_net
 from unmask.decode.engine import Engine, EngineSettings
 from unmask.layers import Padded
@@ -74,6 +74,8 @@ def test_ours_say_what_they_look_at_and_others_may_look_at_anything() -> None:
     assert sight_of(by_state_of_the_row) == sight_of(Wrapper(TOP_K)) == sight_of(Derived()) == "row"
     with pytest.raises(ValueError, match="looks_at 'rows' of Wrong"):
         sight_of(type("Wrong", (), {"looks_at": "rows"})())
+    with pytest.raises(ValueError, match="looks_at 'rows' of Wrong"):
+        Engine(NET, type("Wrong", (), {"looks_at": "rows"})())
 
 
 @pytest.mark.parametrize(

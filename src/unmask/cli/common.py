@@ -40,7 +40,7 @@ DeviceMap = Annotated[
 ]
 Dtype = Annotated[str, typer.Option(help="Of the weights: float32, bfloat16 or float16.")]
 Decoder = Annotated[
-    str, typer.Option(help="engine, or loop: the reference, slower and with the same results.")
+    str, typer.Option(help="engine, or loop: the reference, slower, with the same results in float32.")
 ]
 Cache = Annotated[
     str,

@@ -1,7 +1,7 @@
 """The decode engine: rows come and go, each with its own length, block, random stream and settings.
 
 Host half: which rows take a step, what becomes of them. The device half is `unmask.decode.runner`. Without a
-cache the engine gives, token for token, what the reference loop `unmask.decode.loop` gives.
+cache the engine gives in float32, token for token, what the reference loop `unmask.decode.loop` gives.
 """
 
 from collections import Counter
@@ -39,12 +39,14 @@ class Engine:
     """Decodes rows as they come.
 
     Args:
-        denoiser: a `Transformer`, or what has its `encode`, `head` and `config`; weights may change in place.
+        denoiser: a `Transformer`, or a `Denoiser` with its `encode`, `head` and `config`; weights may change
+            in place.
         planner: decides which open positions to unmask, for all rows.
         settings: see `EngineSettings`.
 
     Raises:
-        ValueError: for a denoiser that cannot be taken apart (use `unmask.decode`), or graphs on a CPU.
+        ValueError: for a denoiser that cannot be taken apart (use `unmask.decode`), a planner whose
+            `looks_at` is unknown, or graphs on a CPU.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class Engine:
         if not all(hasattr(denoiser, name) for name in ("encode", "head", "config")):
             raise ValueError(f"the engine cannot run a {type(denoiser).__name__}; use unmask.decode")
         self.denoiser, self.planner, self.settings = denoiser, planner, settings
+        self.sight = sight_of(planner)
         self.graphs = uses_graphs(settings.graphs, denoiser, planner)
         """Whether steps are captured as CUDA graphs."""
         self.calls: Counter[str] = Counter()
@@ -77,10 +80,11 @@ class Engine:
         """What was fixed when the cache was last empty."""
         self._runner: Runner | GraphedRunner | None = None
         self._batches: dict[tuple[object, ...], Batch] = {}
-        self._next_id = 0
+        self._ids = count()
 
     @property
     def num_unfinished(self) -> int:
+        """Rows that `step` has not reported yet."""
         return len(self._waiting) + len(self._running) + len(self._finished)
 
     def submit(
@@ -100,32 +104,35 @@ class Engine:
         next `step`, and costs the others nothing.
 
         Raises:
-            TypeError, ValueError: for ids, a temperature or a seed that are no numbers.
+            TypeError, ValueError: for ids or a seed that are no numbers.
         """
         tokens = tuple(index(token) for token in prompt)
         (row_seed,) = row_seeds(seed, [tokens])
         settings = (length, block_length, temperature, row_seed, stop_at_eos, record_log_probs)
-        request = self._request(tokens, *settings)
+        number = next(self._ids)
         try:
             check(self.denoiser, [tokens], length, block_length, temperature)
-            self._check_size(request)
+            self._waiting.put(self._request(number, tokens, *settings))
         except ValueError as error:
-            self._finished.append(Finished(request.id, None, str(error)))
-        else:
-            self._waiting.put(request)
-        return request.id
+            self._finished.append(Finished(number, None, str(error)))
+        return number
 
     def _request(
-        self, tokens: tuple[int, ...], length: int, block: int, temperature: float, seed: int, *flags: bool
+        self,
+        number: int,
+        tokens: tuple[int, ...],
+        length: int,
+        block: int,
+        temperature: float,
+        seed: int,
+        *flags: bool,
     ) -> Request:
-        """A request with a new id; `flags` are the fields behind its seed."""
-        self._next_id += 1
-        settings = (length, block, float(temperature), seed)
-        return Request(self._next_id - 1, tokens, *settings, *map(bool, flags))
-
-    def _check_size(self, request: Request) -> None:
+        """Of what was checked; `flags` are the fields behind the seed."""
+        settings = (index(length), index(block), float(temperature), seed)  # of NumPy, perhaps
+        request = Request(number, tokens, *settings, *map(bool, flags))
         if self.settings.max_tokens is not None and request.size > self.settings.max_tokens:
             raise ValueError(f"a row of {request.size} tokens is over max_tokens {self.settings.max_tokens}")
+        return request
 
     def cancel(self, number: int) -> bool:
         """Drop a row that waits or runs; False where there is none. The next `step` reports it."""
@@ -148,7 +155,7 @@ class Engine:
         stop_at_eos: bool = False,
         record_log_probs: bool = False,
     ) -> list[Trajectory]:
-        """As `unmask.decode`: the same arguments, the same results without a cache.
+        """As `unmask.decode`, without its `batch_size`; the same results without a cache in float32.
 
         Beside log-likelihoods it records what a policy saw: 4 bytes for each step and completion position.
 
@@ -181,12 +188,11 @@ class Engine:
         """
         check(self.denoiser, prompts, length, block_length, temperature)
         tokens = [tuple(index(token) for token in prompt) for prompt in prompts]
+        sizes, flags = (length, block_length, temperature), (stop_at_eos, record_log_probs)
         requests = [
-            self._request(prompt, length, block_length, temperature, each, stop_at_eos, record_log_probs)
+            self._request(next(self._ids), prompt, *sizes, each, *flags)
             for prompt, each in zip(tokens, row_seeds(seed, tokens), strict=True)
         ]
-        for request in requests:
-            self._check_size(request)
         return self._streamed(requests)
 
     def _streamed(self, requests: Sequence[Request]) -> Iterator[tuple[int, Trajectory]]:
@@ -259,12 +265,13 @@ class Engine:
         last = max(running.slot for running in self._running.values())
         most = min(most, max(FEW, 1 << (last - 1).bit_length()))
         is_idle = len(self._running) == len(requests)  # nobody needs what the cache holds
-        needed = room_for([*requests, *self._waiting.all()])[0] if self._cache and is_idle else 0
+        waiting = self._waiting.all() if self._room is None else []  # short of memory, for these alone
+        needed = room_for([*requests, *waiting])[0] if self._cache and is_idle else 0
         if self._cache and needed and self._cache.width >= WASTE * needed:
             self._state = self._cache = self._runner = None
         state = self._state
         if state is None or not state.holds(most, *room_for(requests)):
-            width, length = room_for([*requests, *self._waiting.all()])
+            width, length = room_for([*requests, *waiting])
             width = -(-width // 64) * 64
             if state is None:
                 state = State.empty(most, width, length, self.denoiser.device)
@@ -293,10 +300,11 @@ class Engine:
         assert state is not None
         assert runner is not None
         running = list(self._running.values())
-        sees = sight_of(self.planner) == "confidence"
+        sees = self.sight == "confidence"
         kept = [each for each in running if sees and each.request.record_log_probs]
         recorded = {each.slot: each.request.length for each in kept}
-        num_steps = 1 if recorded else settings.steps_per_sync
+        left = max(each.request.length - each.first_masked for each in running)  # a step fixes a position
+        num_steps = 1 if recorded else min(settings.steps_per_sync, left)
         whole = [each for each in running if each.needs_whole]
         cached = [each for each in running if not each.needs_whole]
         for group in (whole, cached):

@@ -47,7 +47,8 @@ def decode(
         length: completion positions.
         block_length: semi-autoregressive window; `length` for full diffusion.
         temperature: of token sampling; 0 takes the most likely token.
-        seed: an int, or one per prompt. A prompt gets the same result alone and among others.
+        seed: an int, or one per prompt. A prompt gets the same result alone and among others; in
+            half precision up to rounding, which depends on the batch.
         stop_at_eos: finish a row once an EOS has only fixed tokens before it; the rest becomes EOS.
         record_log_probs: keep the log-likelihood of every step, for training.
         batch_size: rows per denoiser call; all by default.
@@ -176,7 +177,7 @@ def _unmask_once(denoiser: Denoiser, planner: Planner, rows: _Rows, settings: _S
         step_B=step_B,
         mask_id=denoiser.mask_id,
     )
-    streams = RowStreams(rows.seed_B, step_B)
+    streams = RowStreams(rows.seed_B, step_B, view.position_BL)
     subset = planner(view)
     is_nan_B1 = (view.logits_BLV.sum(-1).isnan() & view.open_BL).any(-1, keepdim=True)
     chosen_BL = subset.sample(streams) & view.open_BL & ~is_nan_B1

@@ -8,7 +8,10 @@ from unmask.trajectory import CACHES
 
 @dataclass(frozen=True, slots=True)
 class EngineSettings:
-    """How the engine works. With cache "none" no setting changes a result, only time and memory.
+    """How the engine works.
+
+    With cache "none" no setting changes a result in float32, only time and memory; in half precision sums are
+    rounded as rows are batched.
 
     Raises:
         ValueError: for numbers under 1, words where True or False is meant, and settings that do not fit

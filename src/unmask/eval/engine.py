@@ -14,7 +14,7 @@ from unmask.trajectory import Trajectory
 class EngineDecode:
     """A `Decode` that keeps its engine from call to call.
 
-    Without a cache the results are those of `unmask.decode`, token for token.
+    Without a cache the results are those of `unmask.decode`, token for token in float32.
     """
 
     settings: EngineSettings = field(default_factory=EngineSettings)
