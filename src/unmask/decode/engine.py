@@ -59,6 +59,7 @@ class Engine:
             raise ValueError(f"the engine cannot run a {type(denoiser).__name__}; use unmask.decode")
         self.denoiser, self.planner, self.settings = denoiser, planner, settings
         self.sight = sight_of(planner)
+        """What the planner looks at."""
         self.graphs = uses_graphs(settings.graphs, denoiser, planner)
         """Whether steps are captured as CUDA graphs."""
         self.calls: Counter[str] = Counter()
